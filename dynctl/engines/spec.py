@@ -1,0 +1,84 @@
+"""What an engine adapter is given and what it returns: seats in, process specifications out, all of it data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["prefill", "decode", "worker", "frontend"]
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one worker sits: its accelerators (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports."""
+
+    id: str
+    role: Role
+    index: int
+    node: str = "local"
+    address: str = "127.0.0.1"
+    gpus: tuple[int, ...] = ()
+    gpu_uuids: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
+    numa: int | None = None
+    cpus: str | None = None
+    ports: dict[str, int] = {}
+
+
+class LogPhase(msgspec.Struct, frozen=True):
+    """A regular expression on the engine's log, and the start-up phase that begins when it first matches."""
+
+    pattern: str
+    phase: str
+
+
+class LogCause(msgspec.Struct, frozen=True):
+    """A regular expression that explains a death, in words, and what to do about it."""
+
+    pattern: str
+    cause: str
+    fix: str | None = None
+
+
+class Probes(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process is found alive and ready: a base URL and paths on it; None where the process has no such probe."""
+
+    url: str | None = None
+    health: str | None = "/health"
+    models: str | None = "/v1/models"
+    metrics: str | None = "/metrics"
+
+
+class Restart(msgspec.Struct, frozen=True, kw_only=True):
+    """Restart rule: at most `max` times, waiting `backoff_s` doubled each time up to `cap_s`."""
+
+    max: int = 3
+    backoff_s: float = 1.0
+    cap_s: float = 60.0
+
+
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of a run, complete: what to execute, where it sits, how to watch it and how to stop it.
+
+    `env` holds only what dynctl sets; the rest is inherited from whoever started the run. `ucx` says that the process
+    writes UCX's protocol choices among its own log lines.
+    """
+
+    id: str
+    role: Role
+    node: str = "local"
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    gpus: tuple[int, ...] = ()
+    gpu_uuids: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
+    numa: int | None = None
+    cpus: str | None = None
+    ports: dict[str, int] = {}
+    after: tuple[str, ...] = ()
+    probes: Probes = Probes()
+    log_phases: tuple[LogPhase, ...] = ()
+    log_causes: tuple[LogCause, ...] = ()
+    restart: Restart = Restart()
+    stop_grace_s: float = 20.0
+    ucx: bool = False

@@ -1,0 +1,79 @@
+"""What supervisor and frontend tell each other over the supervisor's socket, as JSON lines.
+
+The frontend connects and says `Hello`; the supervisor answers with a `WorkerTable` at once and again on every change,
+and with `WindowFigures` now and then; the frontend sends `Report`s of the requests it finished.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Mode = Literal["disaggregated", "decode-only", "aggregated"]
+
+
+class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker as the supervisor sees it. Only `ready` ones get new requests; `proving` ones only directed requests."""
+
+    id: str
+    role: Literal["prefill", "decode", "worker"]
+    url: str
+    state: Literal["proving", "ready", "draining", "down"]
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished request, by the frontend's monotonic clock, in milliseconds; `at` is wall time in seconds at arrival.
+
+    queue + prefill + handover = ttft. ttft is None for requests that were not streamed or failed before any content.
+    """
+
+    id: str
+    at: float
+    path: str
+    mode: Mode
+    status: int
+    streamed: bool
+    prefill: str | None = None
+    decode: str | None = None
+    queue_ms: float | None = None
+    prefill_ms: float | None = None
+    handover_ms: float | None = None
+    ttft_ms: float | None = None
+    total_ms: float = 0.0
+    error: str | None = None
+    directed: bool = False
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="frontend", tag_field="op"):
+    """First message of a frontend."""
+
+    pid: int
+
+
+class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, tag="workers", tag_field="op"):
+    """All workers. `expected` counts the planned ones by role, so that a missing pool can be told from an unplanned one."""
+
+    workers: tuple[WorkerEntry, ...]
+    expected: dict[str, int] = {}
+
+
+class WindowFigures(msgspec.Struct, frozen=True, kw_only=True, tag="window", tag_field="op"):
+    """The windowed part of the TTFT split (milliseconds; `gigabytes_per_s` too), to be shown in /metrics."""
+
+    figures: dict[str, float | None]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field="op"):
+    """Requests finished since the last report, and the frontend's own view of its health and load."""
+
+    requests: tuple[RequestRecord, ...] = ()
+    in_flight: int = 0
+    requests_total: int = 0
+    errors_total: int = 0
+    health: Literal["ok", "degraded", "down"] = "ok"
+    reason: str | None = None
+
+
+ToFrontend = WorkerTable | WindowFigures
+FromFrontend = Hello | Report

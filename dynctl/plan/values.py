@@ -1,0 +1,96 @@
+"""The Plan: everything a run will do, as data. It is what `plan --json` prints and what the supervisor executes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from dynctl.engines.spec import ProcessSpec
+
+TransportClass = Literal["nvlink", "rdma", "shm", "tcp"]
+"""Classes of KV path, fastest first."""
+
+CLASS_ORDER: tuple[TransportClass, ...] = ("nvlink", "rdma", "shm", "tcp")
+
+
+class PlannedPair(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A prefill-decode pair: the best class of path that this hardware offers it, the floor it must meet, and why."""
+
+    from_: str
+    to: str
+    path: TransportClass
+    floor: TransportClass
+    reason: str
+
+
+class PlannedTransport(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV path as planned: the `required` word of the topology, the direction, and every pair."""
+
+    required: str
+    direction: Literal["pull", "push"] = "pull"
+    backend: str = "ucx"
+    pairs: tuple[PlannedPair, ...] = ()
+
+
+class KvShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What one token's KV weighs, where the model's configuration tells: bytes per token over all layers and ranks.
+
+    `block_tokens` is the engine's block size: KV moves in whole blocks. Zero bytes: the layout is not a known one, and
+    only the fact that bytes moved can be checked.
+    """
+
+    bytes_per_token: int = 0
+    block_tokens: int = 0
+
+    def transfer_bytes(self, tokens: int) -> int:
+        """Bytes that a hand-over of `tokens` prompt tokens moves: whole blocks."""
+        if not (self.bytes_per_token and self.block_tokens):
+            return 0
+        blocks = -(-tokens // self.block_tokens)
+        return blocks * self.block_tokens * self.bytes_per_token
+
+
+class ReadyRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines of start-up, in seconds."""
+
+    timeout_s: float = 1800.0
+    stall_s: float = 300.0
+
+
+class Slo(msgspec.Struct, frozen=True, kw_only=True):
+    """Service-level objectives in milliseconds, where the topology names them."""
+
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run. `schema` 1 grows only by optional keys."""
+
+    schema: int = 1
+    name: str
+    served_name: str
+    model: str
+    engine: str
+    run_dir: str
+    frontend_url: str
+    processes: tuple[ProcessSpec, ...]
+    transport: PlannedTransport
+    kv: KvShape = KvShape()
+    ready: ReadyRules = ReadyRules()
+    slo: Slo = Slo()
+    verify: bool = False
+    exact: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def workers(self) -> tuple[ProcessSpec, ...]:
+        """The engine processes, in plan order."""
+        return tuple(p for p in self.processes if p.role != "frontend")
+
+    def process(self, process_id: str) -> ProcessSpec:
+        """The process of that id; KeyError if the plan has none."""
+        for process in self.processes:
+            if process.id == process_id:
+                return process
+        raise KeyError(process_id)

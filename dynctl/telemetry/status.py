@@ -1,0 +1,135 @@
+"""The status document: what `status --json` prints, and what the live view draws."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+RunState = Literal["starting", "ready", "degraded", "failed", "stopping", "stopped", "unsupervised"]
+ProcessState = Literal[
+    "pending",
+    "starting",
+    "loading",
+    "ready",
+    "unhealthy",
+    "draining",
+    "stopping",
+    "stopped",
+    "crashed",
+    "backing off",
+    "failed",
+]
+Verdict = Literal["nvlink", "rdma", "shm", "tcp", "mixed", "unknown"]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One line that supports a verdict, and the file it was read from."""
+
+    kind: Literal["used", "planned", "lane", "counter"]
+    source: str
+    line: str
+
+
+class PairStatus(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A proven pair: bytes and rate of its proof transfer, its verdict and the evidence. None: not measured."""
+
+    from_: str
+    to: str
+    verdict: Verdict = "unknown"
+    bytes: int | None = None
+    gigabytes_per_s: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+class TransportStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The run's KV path: its verdict is that of its worst pair."""
+
+    required: str
+    verdict: Verdict = "unknown"
+    gigabytes_per_s: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One process as last seen. `since` is wall time in seconds of its present state."""
+
+    id: str
+    role: str
+    node: str = "local"
+    pid: int | None = None
+    state: ProcessState = "pending"
+    phase: str | None = None
+    phase_since: float | None = None
+    gpus: tuple[int, ...] = ()
+    gpu_uuids: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
+    numa: int | None = None
+    cpus: str | None = None
+    ports: dict[str, int] = {}
+    restarts: int = 0
+    since: float | None = None
+    rss_bytes: int | None = None
+
+
+class TtftStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """TTFT in milliseconds over the last `window_s` seconds; None where no streamed request ended in it.
+
+    `split` holds medians by the frontend's clock: queue, prefill, handover. `window` holds means from the engines'
+    metrics: prefill_queue, prefill_compute, transfer, first_decode, unattributed (the only subtraction),
+    gigabytes_per_s.
+    """
+
+    p50: float | None = None
+    p99: float | None = None
+    window_s: float = 60.0
+    requests: int = 0
+    split: dict[str, float | None] = {}
+    window: dict[str, float | None] = {}
+
+
+class FrontendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The frontend: its URL, what it says of its health and why, its load."""
+
+    url: str | None = None
+    health: Literal["ok", "degraded", "down", "unknown"] = "unknown"
+    reason: str | None = None
+    requests_per_s: float | None = None
+    in_flight: int | None = None
+    requests_total: int | None = None
+    errors_total: int | None = None
+
+
+class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The supervisor's pid; None when the run has none."""
+
+    pid: int | None = None
+
+
+class VerifyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcome of token verification: prompts compared, tokens compared, and the first divergence if any."""
+
+    state: Literal["off", "pending", "passed", "warned", "failed"] = "off"
+    prompts: int = 0
+    tokens: int = 0
+    detail: str | None = None
+
+
+class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A run, whole."""
+
+    schema: int = 1
+    name: str
+    state: RunState
+    reason: str | None = None
+    started_at: float | None = None
+    served_name: str | None = None
+    supervisor: SupervisorStatus = SupervisorStatus()
+    frontend: FrontendStatus = FrontendStatus()
+    processes: tuple[ProcessStatus, ...] = ()
+    transport: TransportStatus
+    pairs: tuple[PairStatus, ...] = ()
+    ttft_ms: TtftStatus = TtftStatus()
+    verify: VerifyStatus = VerifyStatus()
+    slo_ms: dict[str, float | None] = {}
+    warnings: tuple[str, ...] = ()
