@@ -49,6 +49,7 @@ class TransportStatus(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict = "unknown"
     gigabytes_per_s: float | None = None
     evidence: tuple[Evidence, ...] = ()
+    pairs: tuple[PairStatus, ...] = ()
 
 
 class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +129,6 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     frontend: FrontendStatus = FrontendStatus()
     processes: tuple[ProcessStatus, ...] = ()
     transport: TransportStatus
-    pairs: tuple[PairStatus, ...] = ()
     ttft_ms: TtftStatus = TtftStatus()
     verify: VerifyStatus = VerifyStatus()
     slo_ms: dict[str, float | None] = {}

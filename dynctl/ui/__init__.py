@@ -1,1 +1,1 @@
-
+"""What people see: a live view, plain lines, figures. Colour and signs only repeat what words say."""

@@ -1,0 +1,74 @@
+# dynctl: `make` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.13 python3.12 python3.11 python3
+ENGINE ?= vllm
+VENV := .venv
+DYNCTL := $(VENV)/bin/dynctl
+
+.PHONY: help up down setup engine test check bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: setup engine ## set up, then serve what fits this machine, with a sample request; it stays running
+	@$(DYNCTL) up -d --sample
+
+down: ## end what `make up` started
+	@[ ! -x $(DYNCTL) ] || $(DYNCTL) down
+
+setup: $(VENV)/.stamp ## .venv with dynctl and its development tools (PYTHON=python3.12 to choose one)
+
+# Made again only where pyproject.toml changed. An interpreter's name proves nothing: each is asked for what is needed.
+$(VENV)/.stamp: pyproject.toml
+	@good=; bare=; \
+	for python in $(PYTHON); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  if "$$python" -c 'import venv, ensurepip' 2>/dev/null; then good=$$python; break; fi; \
+	  bare=$${bare:-$$("$$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')}; \
+	done; \
+	if [ -z "$$good" ]; then \
+	  want=$${bare:-python3.11}; \
+	  if [ -n "$$bare" ]; then echo "error: $$bare has no venv module with pip" >&2; \
+	  else echo "error: dynctl needs Python 3.11 or newer; none of these is: $(PYTHON)" >&2; fi; \
+	  if command -v apt-get >/dev/null; then echo "  fix sudo apt-get install $$want $$want-venv" >&2; \
+	  elif command -v dnf >/dev/null; then echo "  fix sudo dnf install $$want $$want-pip" >&2; fi; \
+	  echo "  fix without root: install uv (https://docs.astral.sh/uv), uv python install 3.12, then" >&2; \
+	  echo '      make setup PYTHON="$$(uv python find 3.12)"' >&2; \
+	  exit 3; \
+	fi; \
+	echo "setting up $(VENV) with $$("$$good" -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])')" >&2; \
+	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$$good" -m venv --clear $(VENV); \
+	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'; \
+	touch $@
+
+engine: setup ## the engine's own environment, in the user's cache (ENGINE=vllm)
+	@$(DYNCTL) engine build --engine $(ENGINE)
+
+test: ## everything: set-up, engine, checks, integration and end-to-end tests
+	@times=; \
+	stage() { \
+	  local name=$$1 begin=$$SECONDS code=0; shift; printf '\n== %s\n' "$$name"; \
+	  "$$@" || code=$$?; \
+	  times+="$$(printf '%-12s %5d s%s' "$$name" $$((SECONDS - begin)) "$$([ $$code = 0 ] || echo '  failed')")"$$'\n'; \
+	  if [ $$code != 0 ]; then printf '\n%s' "$$times"; exit $$code; fi; \
+	}; \
+	stage setup $(MAKE) setup; \
+	stage engine $(MAKE) engine; \
+	stage check $(MAKE) check; \
+	stage integration $(VENV)/bin/pytest -q tests/integration -n 2; \
+	stage e2e $(VENV)/bin/pytest -q tests/e2e; \
+	printf '\n%s' "$$times"
+
+check: setup ## ruff, mypy --strict and the unit tests: seconds
+	@$(VENV)/bin/ruff check -q .
+	@$(VENV)/bin/ruff format --check -q .
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/pytest -q tests/unit -n auto
+
+bench: setup engine ## start-up time against the same engines started by hand
+	@$(VENV)/bin/python scripts/bench_startup.py

@@ -1,0 +1,189 @@
+"""The command line: every command is declared here and does its work elsewhere, imported only when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynctl.errors import DynctlError
+
+app = typer.Typer(
+    name="dynctl",
+    help="Serve an LLM disaggregated on bare metal: prefill and decode apart, the KV path proven, TTFT taken apart.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A topology file; ./topology.yaml by default.")]
+Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run; may be left out when there is only one.")]
+Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on as more comes; Ctrl-C only detaches.")]
+
+
+@app.command()
+def up(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE|NAME]", help="A topology file, or the name of a known run.")
+    ] = None,
+    sets: Sets = [],  # noqa: B006 - typer reads the default, nobody changes it
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Return when ready; the run goes on.")] = False,
+    verify: Annotated[
+        bool | None, typer.Option("--verify/--no-verify", help="Compare tokens with decode alone before ready.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="One line per request served.")] = False,
+    json_: Json = False,
+    no_color: NoColor = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="When ready, send a request and show its TTFT split.")
+    ] = False,
+) -> None:
+    """Start a deployment: plan, preflight, spawn, gates, proof; then the live view."""
+    from dynctl.cli.up import UpOptions, up
+
+    options = UpOptions(detach=detach, verify=verify, verbose=verbose, json=json_, no_color=no_color, sample=sample)
+    raise typer.Exit(up(file, sets, options))
+
+
+@app.command()
+def validate(file: File = None, sets: Sets = []) -> None:  # noqa: B006
+    """Check a topology file."""
+    from dynctl.cli.plan import validate
+
+    raise typer.Exit(validate(file, sets))
+
+
+@app.command()
+def plan(file: File = None, sets: Sets = [], json_: Json = False, no_color: NoColor = False) -> None:  # noqa: B006
+    """Show every process with its GPUs, cores, ports, environment and argv. Starts nothing."""
+    from dynctl.cli.plan import plan
+
+    raise typer.Exit(plan(file, sets, as_json=json_, no_color=no_color))
+
+
+@app.command()
+def schema() -> None:
+    """Print the topology's JSON schema, for editors."""
+    from dynctl.cli.plan import schema
+
+    raise typer.Exit(schema())
+
+
+@app.command()
+def status(name: Name = None, json_: Json = False, no_color: NoColor = False) -> None:
+    """Show a run: processes, transport per pair, traffic, TTFT and its split."""
+    from dynctl.cli.runs import status
+
+    raise typer.Exit(status(name, as_json=json_, no_color=no_color))
+
+
+@app.command()
+def logs(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run, or a process of the only run.")] = None,
+    process: Annotated[
+        str | None, typer.Argument(metavar="[PROCESS]", help="prefill-0, frontend, supervisor, ...")
+    ] = None,
+    follow: Follow = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many last lines of each.")] = 50,
+    ucx: Annotated[bool, typer.Option("--ucx", help="UCX's own lines too.")] = False,
+) -> None:
+    """Print the logs of a run's processes."""
+    from dynctl.cli.logs import logs
+
+    raise typer.Exit(logs(name, process, follow=follow, lines=lines, ucx=ucx))
+
+
+@app.command()
+def events(name: Name = None, follow: Follow = False, json_: Json = False) -> None:
+    """Print a run's event log: every change of state, when and why."""
+    from dynctl.cli.runs import events
+
+    raise typer.Exit(events(name, follow=follow, as_json=json_))
+
+
+@app.command()
+def down(
+    name: Name = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight may take to end.")] = 30.0,
+    kill: Annotated[bool, typer.Option("--kill", help="Kill at once.")] = False,
+) -> None:
+    """End a run: drain the frontend, then decode, then prefill; nothing of it is left."""
+    from dynctl.cli.down import down
+
+    raise typer.Exit(down(name, timeout_s=timeout, kill=kill))
+
+
+@app.command()
+def frontend(
+    prefill: Annotated[list[str], typer.Option(metavar="URL", help="A prefill worker; repeatable.")] = [],  # noqa: B006
+    decode: Annotated[list[str], typer.Option(metavar="URL", help="A decode worker; repeatable.")] = [],  # noqa: B006
+    worker: Annotated[list[str], typer.Option(metavar="URL", help="An aggregated worker; repeatable.")] = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    control: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
+    allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
+    ] = 20.0,
+) -> None:
+    """Run the built-in router alone, in front of workers that run already."""
+    from dynctl.frontend.command import serve
+
+    raise typer.Exit(
+        serve(host, port, prefill, decode, worker, control, api_keys_file, drain_timeout, allow_public=allow_public)
+    )
+
+
+@app.command(hidden=True)
+def engine(
+    action: Annotated[str, typer.Argument(metavar="build")] = "build",
+    engine: Annotated[str, typer.Option(help="vllm")] = "vllm",
+) -> None:
+    """Build the engine environment (what `make engine` runs)."""
+    from dynctl.cli.engine import build
+
+    raise typer.Exit(build(engine))
+
+
+@app.command(name="_supervise", hidden=True)
+def supervise(name: str, lock: int, listener: int) -> None:
+    """The supervisor process of a run."""
+    from dynctl.runtime.launch import supervise
+
+    raise typer.Exit(supervise(name, lock, listener))
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options that stand before any command."""
+    if version:
+        from dynctl import __version__
+
+        print(f"dynctl {__version__}")  # noqa: T201 - stdout is data
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; the exit code."""
+    try:
+        app(arguments)
+    except SystemExit as asked:
+        return asked.code if isinstance(asked.code, int) else 1 if asked.code else 0
+    except KeyboardInterrupt:
+        return 130
+    except DynctlError as error:
+        for line in error.lines():
+            print(line, file=sys.stderr)  # noqa: T201 - stderr is talk
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,52 @@
+"""Which topology file and which run a command means when its user does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dynctl
+from dynctl.errors import RunStateError, UsageError
+from dynctl.store.run import RunStore, is_supervised, known_runs
+from dynctl.topology.load import load
+from dynctl.topology.schema import Topology
+
+DEFAULT_FILE = Path("topology.yaml")
+
+
+def topology(file: Path | None, sets: list[str]) -> Topology:
+    """The topology in FILE, in ./topology.yaml, or the profile that fits this machine."""
+    return load(file or default_file(), sets)
+
+
+def default_file() -> Path:
+    """./topology.yaml where there is one, else a profile: one GPU for each of prefill and decode, or CPU workers."""
+    if DEFAULT_FILE.exists():
+        return DEFAULT_FILE
+    from dynctl.hardware.nvml import discover
+
+    gpus = len(discover().gpus)
+    return profiles_dir() / ("1p1d.yaml" if gpus > 1 else "agg.yaml" if gpus else "cpu-1p1d.yaml")
+
+
+def profiles_dir() -> Path:
+    """The ready-made topologies: inside the installed package, or beside it in a checkout."""
+    package = Path(dynctl.__file__).parent
+    inside = package / "profiles"
+    return inside if inside.is_dir() else package.parent / "profiles"
+
+
+def run(name: str | None) -> RunStore:
+    """The run of that name; without one, the only run alive, else the only run known."""
+    runs = known_runs()
+    if name is not None:
+        found = [store for store in runs if store.name == name]
+        if not found:
+            known = ", ".join(store.name for store in runs) or "none"
+            raise RunStateError(f"there is no run `{name}`", why=f"runs known on this machine: {known}")
+        return found[0]
+    alive = [store for store in runs if is_supervised(store.name)] or runs
+    if not alive:
+        raise RunStateError("nothing is running", fix="`dynctl up` starts a deployment")
+    if len(alive) > 1:
+        raise UsageError("several runs: name one", why=", ".join(store.name for store in alive))
+    return alive[0]

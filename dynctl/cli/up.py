@@ -1,0 +1,87 @@
+"""`dynctl up`: plan, preflight, launch the supervisor, and watch it until ready or for as long as the user looks on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from dynctl.cli import choose
+from dynctl.errors import UsageError
+from dynctl.plan.resolve import resolve
+from dynctl.plan.values import Plan
+from dynctl.preflight import model
+from dynctl.preflight.gather import gather
+from dynctl.runtime.launch import already_running, launch, refuse_leftovers
+from dynctl.store import paths
+from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock
+from dynctl.topology.schema import Topology
+
+
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up` was asked for besides the topology. `verify` None: on for builtin:tiny, off for real models."""
+
+    detach: bool = False
+    verify: bool | None = None
+    verbose: bool = False
+    json: bool = False
+    no_color: bool = False
+    sample: bool = False
+
+
+def up(file: str | None, sets: list[str], options: UpOptions) -> int:
+    """Starts the deployment; the exit code is that of the run's start, or of the whole run in the foreground."""
+    topology = _topology(file, sets)
+    _refuse_running(topology.name)
+    plan = _prepare(topology, options)
+    from dynctl.cli.watch import Watch
+
+    with planning_lock():
+        # looked at again under the lock: preparing a model may take minutes, ports do not wait
+        plan = resolve(topology, gather(topology), verify=options.verify)
+        socket = launch(plan)
+        _keep_topology(plan, topology)
+    return Watch(plan, socket, options).run()
+
+
+def _topology(file: str | None, sets: list[str]) -> Topology:
+    """FILE, or the topology that a known run of that name was started with."""
+    if file is None:
+        return choose.topology(None, sets)
+    if not Path(file).exists() and file in {store.name for store in known_runs()}:
+        kept = RunStore(file).dir / "topology.json"
+        if kept.is_file():
+            return choose.topology(kept, sets)
+    return choose.topology(Path(file), sets)
+
+
+def _refuse_running(name: str) -> None:
+    paths.private_dir(paths.state_root())
+    if is_supervised(name):
+        raise already_running(name)
+    refuse_leftovers(RunStore(name))
+
+
+def _prepare(topology: Topology, options: UpOptions) -> Plan:
+    """Plans once, so that every error comes before anything is fetched, then gets the model's files."""
+    facts = gather(topology)
+    plan = resolve(topology, facts, verify=options.verify)
+    if options.verify and not topology.disaggregated:
+        raise UsageError(
+            "--verify compares prefill -> decode with decode alone; this topology is aggregated",
+            where="roles",
+            fix="leave --verify out",
+        )
+    model.prepare(topology.model, facts.engine.python, _say)
+    return plan
+
+
+def _keep_topology(plan: Plan, topology: Topology) -> None:
+    """The topology as JSON (which is YAML), so that `up NAME` can start the run again."""
+    text = topology.model_dump_json(by_alias=True, exclude_unset=True)
+    (Path(plan.run_dir) / "topology.json").write_text(text)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201

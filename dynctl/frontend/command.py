@@ -1,0 +1,210 @@
+"""`dynctl frontend`: the built-in router as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from dynctl.errors import UsageError
+from dynctl.frontend.app import App
+from dynctl.frontend.control import ControlLink
+from dynctl.frontend.directed import read_token
+from dynctl.frontend.errors import refusal_body
+from dynctl.frontend.keys import read_keys
+from dynctl.frontend.messages import RequestRecord, WorkerTable
+from dynctl.frontend.outbox import Outbox
+from dynctl.frontend.prober import Prober
+from dynctl.frontend.workers import Workers
+from dynctl.http.client import Client
+from dynctl.http.origin import parse_origin
+from dynctl.http.server import Server
+
+
+def serve(
+    host: str,
+    port: int,
+    prefill: list[str],
+    decode: list[str],
+    worker: list[str],
+    control: Path | None,
+    api_keys_file: Path | None,
+    drain_timeout_s: float = 20.0,
+    *,
+    allow_public: bool = False,
+) -> int:
+    """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
+
+    Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
+    `allow_public`: with URLs, an address that others can reach needs no API key. Raises UsageError for wrong
+    arguments, an unusable file, or a port that is taken.
+    """
+    import uvloop
+
+    if control is None and not (decode or worker):
+        raise UsageError(
+            "the router has no worker to send requests to", fix="give --decode URL, --worker URL or --control PATH"
+        )
+    if control is not None and (prefill or decode or worker):
+        raise UsageError("--control and worker URLs exclude each other")
+    if worker and (prefill or decode):
+        raise UsageError("--worker serves aggregated: it can't be mixed with --prefill and --decode")
+    for url in (*prefill, *decode, *worker):
+        parse_origin(url)
+    keys = read_keys(api_keys_file)
+    if control is None and not keys and not allow_public and not _loopback(host):
+        raise UsageError(
+            f"{host} can be reached by others and there is no API key",
+            fix="give --api-keys-file FILE, or a loopback address as --host",
+        )
+    sock = _bind(host, port)
+    urls = {"prefill": prefill, "decode": decode, "worker": worker}
+    frontend = Frontend(sock, urls, control, keys, read_token())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(frontend.run(drain_timeout_s))
+    return 0
+
+
+class Frontend:
+    """The parts of the router put together, from the first log line to the last."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        urls: dict[str, list[str]],
+        control: Path | None,
+        keys: tuple[bytes, ...],
+        token: bytes | None,
+    ) -> None:
+        self._sock = sock
+        self._urls = urls
+        self._control = control
+        self._workers = Workers()
+        self._client = Client()
+        self._app = App(self._workers, self._client, keys=keys, token=token, on_record=self._record)
+        self._outbox = Outbox(self._workers, self._app.metrics)
+        self._link: ControlLink | None = None
+        self._server = Server(self._app.handle, error_body=refusal_body)
+        self._said = ""
+
+    async def run(self, drain_timeout_s: float) -> None:
+        """Serve until a signal, then drain."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        feeder = await self._start_feeder()
+        await self._server.listen(self._sock)
+        log(f"frontend listening on {_url(self._sock)}")
+        await stop.wait()
+        log(f"frontend stopping: {self._app.metrics.in_flight} requests under way")
+        stop.clear()
+        complete = await self._drain(stop, drain_timeout_s)
+        if self._link is not None:
+            await self._link.flush()
+        feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
+        await self._client.close()
+        log("frontend stopped" if complete else "frontend stopped: requests under way were cut")
+
+    async def _start_feeder(self) -> asyncio.Task[None]:
+        """What keeps the worker table: the supervisor's socket, or probes of our own, the first before listening."""
+        if self._control is not None:
+            self._link = ControlLink(
+                self._control,
+                self._outbox,
+                on_table=self._take_table,
+                on_window=lambda window: self._app.metrics.window(window.figures),
+                log=log,
+            )
+            return asyncio.create_task(self._link.run())
+        prober = Prober(self._urls, self._client, self._take_table)
+        await prober.probe()
+        return asyncio.create_task(prober.run())
+
+    async def _drain(self, hurry: asyncio.Event, timeout_s: float) -> bool:
+        """Let requests end; a second signal, or `timeout_s`, cuts them."""
+        drain = asyncio.create_task(self._server.drain(timeout_s))
+        second = asyncio.create_task(hurry.wait())
+        await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        if drain.done():
+            return await drain
+        await self._server.close()
+        await drain
+        return False
+
+    def _take_table(self, table: WorkerTable) -> None:
+        for worker in self._workers.update(table):
+            self._app.legs.gone(worker)
+        health = self._workers.health()
+        said = ", ".join(f"{worker.id} {worker.state}" for worker in self._workers.all()) or "none"
+        said = f"workers: {said}; {health.status}" + (f" ({health.reason})" if health.reason else "")
+        if said != self._said:
+            self._said = said
+            log(said)
+
+    def _record(self, record: RequestRecord) -> None:
+        if self._control is not None:
+            self._outbox.add(record)
+
+
+def log(line: str) -> None:
+    """One line on stdout, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError, naming the holder of a taken port where that can be seen."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"can't listen on {host}", why=str(error)) from None
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise UsageError(f"can't listen on {host}:{port}", why=error.strerror) from None
+        raise UsageError(
+            f"port {port} on {host} is in use", why=_holder(port), fix="stop that process or choose another --port"
+        ) from None
+    return sock
+
+
+def _holder(port: int) -> str | None:
+    """Who listens on a port, if this user may see it."""
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
+            if listens and connection.pid:
+                return f"held by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        return None
+    return None
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,86 @@
+"""One client request on its way through the router."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dynctl.frontend.body import Fields
+from dynctl.frontend.messages import Mode, RequestRecord
+from dynctl.frontend.spans import Spans
+from dynctl.http.message import Headers, Request
+from dynctl.http.responder import Responder
+
+_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,200}\Z")
+_PASSED_ON = frozenset({b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"})
+CLIENT_LEFT = 499
+
+
+def request_id(request: Request) -> bytes:
+    """The client's X-Request-Id where it is fit to be a request id, else a new one."""
+    given = request.header(b"x-request-id")
+    if given is not None and _ID.match(given):
+        return given
+    return os.urandom(16).hex().encode()
+
+
+class Job:
+    """A request, its answer, and what is known about how it went."""
+
+    __slots__ = (
+        "at",
+        "decode",
+        "directed",
+        "error",
+        "fields",
+        "id",
+        "mode",
+        "prefill",
+        "request",
+        "responder",
+        "spans",
+        "status",
+        "streamed",
+    )
+
+    def __init__(self, request: Request, responder: Responder, at: float, mode: Mode) -> None:
+        self.request = request
+        self.responder = responder
+        self.at = at
+        self.mode: Mode = mode
+        self.id = request_id(request)
+        self.spans = Spans(request.received)
+        self.fields: Fields | None = None
+        self.status = 0
+        self.streamed = False
+        self.directed = False
+        self.prefill: str | None = None
+        self.decode: str | None = None
+        self.error: str | None = None
+
+    def leg_headers(self) -> Headers:
+        """What an engine is told: never the client's credentials."""
+        headers = [item for item in self.request.headers if item[0] in _PASSED_ON]
+        headers.append((b"x-request-id", self.id))
+        return headers
+
+    def record(self, now: float) -> RequestRecord:
+        """The request as it ended at `now`."""
+        split = self.spans.split()
+        return RequestRecord(
+            id=self.id.decode(),
+            at=self.at,
+            path=self.request.path[:200],
+            mode=self.mode,
+            status=self.status or self.responder.status,
+            streamed=self.streamed,
+            prefill=self.prefill,
+            decode=self.decode,
+            queue_ms=split.queue_ms,
+            prefill_ms=split.prefill_ms,
+            handover_ms=split.handover_ms,
+            ttft_ms=split.ttft_ms,
+            total_ms=(now - self.spans.received) * 1000,
+            error=self.error,
+            directed=self.directed,
+        )

@@ -1,0 +1,137 @@
+"""What `/metrics` shows: cheap counters of our own, put into Prometheus text by prometheus_client when scraped."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from dynctl.frontend.messages import RequestRecord
+from dynctl.frontend.workers import Workers
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
+_PARTS = {
+    "ttft_ms": ("dynctl_ttft_seconds", "Time from the complete request to its first content"),
+    "queue_ms": ("dynctl_ttft_queue_seconds", "Part of TTFT: admission, until a leg is sent"),
+    "prefill_ms": ("dynctl_ttft_prefill_seconds", "Part of TTFT: leg one, or the only leg"),
+    "handover_ms": ("dynctl_ttft_handover_seconds", "Part of TTFT: leg two, sent to first content"),
+}
+
+
+class Histogram:
+    """Counts per bucket and a sum; an observation costs a bisection."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus has them."""
+        total, out = 0, []
+        for bound, count in zip((*BUCKETS_S, float("inf")), self.counts, strict=True):
+            total += count
+            out.append(("+Inf" if bound == float("inf") else repr(bound), float(total)))
+        return out
+
+
+class Metrics:
+    """Everything that is counted. It is a collector of prometheus_client."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._requests: Counter[tuple[str, str, str]] = Counter()
+        self._degraded: Counter[str] = Counter()
+        self._ttft: dict[tuple[str, str], Histogram] = {}
+        self._window: dict[str, float | None] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        self.in_flight = 0
+        self.requests_total = 0
+        self.errors_total = 0
+
+    def finished(self, record: RequestRecord, path_label: str) -> None:
+        """Count a finished request; directed ones stay out of TTFT."""
+        self.requests_total += 1
+        if record.status >= 500 or (record.error is not None and record.status < 400):
+            self.errors_total += 1
+        self._requests[path_label, record.mode, str(record.status)] += 1
+        if record.directed or record.ttft_ms is None:
+            return
+        for part in _PARTS:
+            value_ms: float | None = getattr(record, part)
+            if value_ms is not None:
+                histogram = self._ttft.get((part, record.mode))
+                if histogram is None:
+                    histogram = self._ttft[part, record.mode] = Histogram()
+                histogram.observe(value_ms / 1000)
+
+    def degraded(self, reason: str) -> None:
+        """Count a request that decode served alone although it was to be handed over."""
+        self._degraded[reason] += 1
+
+    def window(self, figures: dict[str, float | None]) -> None:
+        """Take the supervisor's latest windowed figures."""
+        self._window = figures
+
+    def text(self) -> bytes:
+        """The metrics in Prometheus text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus_client: called once per scrape."""
+        requests = CounterMetricFamily("dynctl_requests", "Finished requests", labels=["path", "mode", "status"])
+        for labels, count in self._requests.items():
+            requests.add_metric(labels, count)
+        yield requests
+        yield GaugeMetricFamily("dynctl_requests_in_flight", "Requests under way", value=self.in_flight)
+        yield from self._collect_ttft()
+        yield from self._collect_health()
+
+    def _collect_ttft(self) -> Iterable[Metric]:
+        for part, (name, text) in _PARTS.items():
+            family = HistogramMetricFamily(name, text, labels=["mode"])
+            for (kind, mode), histogram in self._ttft.items():
+                if kind == part:
+                    family.add_metric([mode], histogram.buckets(), histogram.sum)
+            yield family
+        window = GaugeMetricFamily(
+            "dynctl_ttft_window_milliseconds",
+            "TTFT taken apart by the engines' own metrics, mean over a window",
+            labels=["part"],
+        )
+        for figure, value in self._window.items():
+            if value is not None and figure != "gigabytes_per_s":
+                window.add_metric([figure], value)
+        yield window
+        rate = self._window.get("gigabytes_per_s")
+        if rate is not None:
+            yield GaugeMetricFamily("dynctl_kv_transfer_gigabytes_per_second", "KV transfer rate over a window", rate)
+
+    def _collect_health(self) -> Iterable[Metric]:
+        workers = GaugeMetricFamily("dynctl_workers", "Workers by role and state", labels=["role", "state"])
+        for labels, count in Counter((w.role, w.state) for w in self._workers.all()).items():
+            workers.add_metric(labels, count)
+        yield workers
+        status = self._workers.health().status
+        yield GaugeMetricFamily("dynctl_degraded", "1 while served otherwise than planned", int(status == "degraded"))
+        yield GaugeMetricFamily("dynctl_up", "1 while requests can be served", int(status != "down"))
+        fallbacks = CounterMetricFamily(
+            "dynctl_degraded_requests",
+            "Requests that decode served alone although planned otherwise",
+            labels=["reason"],
+        )
+        for reason, count in self._degraded.items():
+            fallbacks.add_metric([reason], count)
+        yield fallbacks

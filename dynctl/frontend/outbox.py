@@ -1,0 +1,59 @@
+"""What the supervisor has not been told yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dynctl.frontend.messages import Report, RequestRecord
+from dynctl.frontend.metrics import Metrics
+from dynctl.frontend.workers import Workers
+
+_MAX_RECORDS = 10_000
+_MAX_RECORDS_PER_REPORT = 1_000
+
+
+class Outbox:
+    """Finished requests, and the totals as last reported. While nobody listens the oldest records are dropped."""
+
+    def __init__(self, workers: Workers, metrics: Metrics) -> None:
+        self._workers = workers
+        self._metrics = metrics
+        self._records: deque[RequestRecord] = deque(maxlen=_MAX_RECORDS)
+        self._last: Report | None = None
+
+    def add(self, record: RequestRecord) -> None:
+        """A request finished."""
+        self._records.append(record)
+
+    def take(self) -> Report | None:
+        """The next report, or None when nothing changed since the last."""
+        health = self._workers.health()
+        totals = Report(
+            in_flight=self._metrics.in_flight,
+            requests_total=self._metrics.requests_total,
+            errors_total=self._metrics.errors_total,
+            health=health.status,
+            reason=health.reason,
+        )
+        if not self._records and totals == self._last:
+            return None
+        self._last = totals
+        requests = tuple(self._records.popleft() for _ in range(min(len(self._records), _MAX_RECORDS_PER_REPORT)))
+        return Report(
+            requests=requests,
+            in_flight=totals.in_flight,
+            requests_total=totals.requests_total,
+            errors_total=totals.errors_total,
+            health=totals.health,
+            reason=totals.reason,
+        )
+
+    def put_back(self, report: Report) -> None:
+        """A report did not get through: its requests go out with the next one."""
+        room = _MAX_RECORDS - len(self._records)
+        self._records.extendleft(reversed(report.requests[-room:] if room else ()))
+        self._last = None
+
+    def reset(self) -> None:
+        """Whoever listens now has not heard anything yet: report the totals anew."""
+        self._last = None

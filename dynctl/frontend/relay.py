@@ -1,0 +1,121 @@
+"""From an engine's answer to the client: bytes as they were read, with as little looked at as can be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dynctl.frontend.errors import JSON, engine_error, error_event
+from dynctl.frontend.job import Job
+from dynctl.frontend.sse import FirstContent
+from dynctl.http.call import Call, ClientError
+from dynctl.http.message import Headers, end_to_end, find
+
+_MAX_ERROR_BYTES = 1024 * 1024
+
+
+class Relay:
+    """Sink of the leg that answers. `done` resolves when the client has its answer, well or ill.
+
+    It fails with ClientError while nothing has been sent to the client: then another attempt, or an error with its own
+    status, is still possible. The head is therefore held back until body bytes come. An error answer of the engine is
+    gathered and given OpenAI's shape. A stream that breaks off ends with an error event, anything else with a cut
+    connection: never with an end that looks like a good one.
+    """
+
+    __slots__ = ("_call", "_clock", "_error", "_first", "_headers", "_job", "_last", "_status", "_who", "begun", "done")
+
+    def __init__(self, job: Job, who: str, clock: Callable[[], float], done: asyncio.Future[None]) -> None:
+        self._job = job
+        self._who = who
+        self._clock = clock
+        self.done = done
+        self.begun = False
+        self._call: Call | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._first: FirstContent | None = None
+        self._error: list[bytes] | None = None
+        self._last = b""
+
+    def carried_by(self, call: Call) -> None:
+        """The call whose answer this is: paused while the client reads slowly."""
+        self._call = call
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Hold the head; find out what kind of answer it is."""
+        self._status = status
+        self._headers = headers
+        if status >= 400:
+            self._error = []
+        elif (find(headers, b"content-type") or b"").startswith(b"text/event-stream"):
+            self._job.streamed = True
+            self._first = FirstContent()
+
+    def on_body(self, data: bytes) -> None:
+        """Pass bytes on."""
+        if self._error is not None:
+            self._gather(self._error, data)
+            return
+        if not self.begun:
+            self._begin()
+        first = self._first
+        if first is not None:
+            self._inspect(first, data)
+        self._last = data
+        self._job.responder.write(data)
+
+    def on_end(self) -> None:
+        """The engine's answer is complete."""
+        if self._error is not None:
+            body = engine_error(self._status, b"".join(self._error), self._who)
+            self._job.error = f"{self._who} answered {self._status}"
+            extra = [item for item in self._headers if item[0] in (b"retry-after", b"allow")]
+            self._job.responder.simple(self._status, [JSON, *extra, (b"x-request-id", self._job.id)], body)
+        else:
+            if not self.begun:
+                self._begin()
+            self._job.responder.end()
+        self._finish()
+
+    def on_error(self, error: ClientError) -> None:
+        """The engine's answer breaks off."""
+        if not self.begun:
+            if not self.done.done():
+                self.done.set_exception(error)
+            return
+        message = f"{self._who} broke off: {error.message}"
+        self._job.error = message
+        responder = self._job.responder
+        if self._job.streamed:
+            if not self._last.endswith((b"\n\n", b"\r\n\r\n")):
+                responder.write(b"\n\n")
+            responder.write(error_event(message, "worker_lost"))
+            responder.end()
+        else:
+            responder.abort()
+        self._finish()
+
+    def _begin(self) -> None:
+        self.begun = True
+        job = self._job
+        headers = [item for item in end_to_end(self._headers) if item[0] != b"x-request-id"]
+        headers.append((b"x-request-id", job.id))
+        job.responder.start(self._status, headers)
+        if self._call is not None:
+            job.responder.on_pressure(self._call.pause, self._call.resume)
+
+    def _inspect(self, first: FirstContent, data: bytes) -> None:
+        if first.feed(data):
+            self._job.spans.first_content = self._clock()
+            self._first = None
+        elif first.error is not None:
+            self._job.error = f"{self._who}: {first.error}"
+
+    def _gather(self, pieces: list[bytes], data: bytes) -> None:
+        if sum(map(len, pieces)) + len(data) <= _MAX_ERROR_BYTES:
+            pieces.append(data)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)

@@ -1,0 +1,212 @@
+"""A streaming HTTP/1.1 client: pooled keep-alive connections, answers delivered by callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dynctl.http.call import Call, ClientError, Sink
+from dynctl.http.message import Headers, encode_head
+from dynctl.http.origin import Origin
+from dynctl.http.upstream import Upstream
+
+
+class Response(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Client:
+    """Sends requests over pooled connections. Must be used from the event loop's thread.
+
+    A pooled connection that has been idle for `idle_s` is not used again (servers close idle ones, commonly after 5 s).
+    A request that was written to a pooled connection which then closed before any byte of an answer is sent once more,
+    on a new connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float = 5.0,
+        idle_s: float = 4.0,
+        max_idle: int = 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_s = idle_s
+        self._max_idle = max_idle
+        self._clock = clock
+        self._idle: dict[Origin, list[Upstream]] = {}
+        self._open: set[Upstream] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._gone = asyncio.Event()
+        self._gone.set()
+
+    def send(
+        self,
+        origin: Origin,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        sink: Sink,
+        *,
+        head_timeout_s: float | None = None,
+    ) -> Call:
+        """Send a request; `sink` gets the answer. `host` and `content-length` are added to `headers`.
+
+        `head_timeout_s` runs until the head of the answer; over, the call fails with kind "timeout".
+        """
+        fields = [(b"host", origin.authority), *headers]
+        if body or method in ("POST", "PUT", "PATCH"):
+            fields.append((b"content-length", b"%d" % len(body)))
+        head = encode_head(b"%b %b%b HTTP/1.1\r\n" % (method.encode("ascii"), origin.prefix, target), fields)
+        call = Call(self, origin, head, body, sink, bodiless=method == "HEAD")
+        if head_timeout_s is not None:
+            call.arm(head_timeout_s)
+        self.dispatch(call)
+        return call
+
+    async def fetch(
+        self,
+        origin: Origin,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: bytes,
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """Send a request and gather its whole answer within `timeout_s`. Raises ClientError.
+
+        Cancelling it closes the connection, so that the server stops working on the request.
+        """
+        gatherer = Gatherer(asyncio.get_running_loop().create_future())
+        call = self.send(origin, method, target, headers, body, gatherer)
+        try:
+            return await asyncio.wait_for(gatherer.done, timeout_s)
+        except TimeoutError:
+            raise ClientError("timeout", f"no complete answer within {timeout_s:g} s") from None
+        finally:
+            call.abort()
+
+    def dispatch(self, call: Call, *, fresh: bool = False) -> None:
+        """Put a call on a pooled connection, or on a new one."""
+        connection = None if fresh else self._take(call.origin)
+        if connection is not None:
+            connection.carry(call)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(call))
+        call.connecting = task
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def forget(self, origin: Origin) -> None:
+        """Close the idle connections to a server that is gone."""
+        for connection in self._idle.pop(origin, []):
+            connection.close()
+
+    async def close(self) -> None:
+        """Close every connection; calls under way get no further callbacks."""
+        self._closed = True
+        for task in tuple(self._connecting):
+            task.cancel()
+        for connection in tuple(self._open):
+            connection.close()
+        self._idle.clear()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+        await self._gone.wait()
+
+    # for Upstream
+
+    def opened(self, connection: Upstream) -> None:
+        """A connection is up."""
+        self._open.add(connection)
+        self._gone.clear()
+
+    def release(self, connection: Upstream) -> None:
+        """A connection finished its call and may carry another."""
+        idle = self._idle.setdefault(connection.origin, [])
+        if self._closed or len(idle) >= self._max_idle:
+            connection.close()
+            return
+        connection.idle_since = self._clock()
+        idle.append(connection)
+
+    def lost(self, connection: Upstream) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+        if not self._open:
+            self._gone.set()
+        idle = self._idle.get(connection.origin)
+        if idle is not None and connection in idle:
+            idle.remove(connection)
+
+    def _take(self, origin: Origin) -> Upstream | None:
+        """The most recently used idle connection, if it is fresh enough; staler ones are closed."""
+        idle = self._idle.get(origin)
+        if not idle:
+            return None
+        connection = idle.pop()
+        if self._clock() - connection.idle_since < self._idle_s:
+            return connection
+        for stale in (connection, *idle):  # the others have been idle for longer still
+            stale.close()
+        idle.clear()
+        return None
+
+    async def _connect(self, call: Call) -> None:
+        origin = call.origin
+        loop = asyncio.get_running_loop()
+        try:
+            _, connection = await asyncio.wait_for(
+                loop.create_connection(
+                    lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
+                ),
+                self._connect_timeout_s,
+            )
+        except TimeoutError:
+            call.failed(ClientError("connect", f"no connection within {self._connect_timeout_s:g} s"))
+        except OSError as error:
+            call.failed(ClientError("connect", error.strerror or str(error)))
+        else:
+            call.connecting = None
+            if call.over:
+                connection.close()
+            else:
+                connection.carry(call)
+
+
+class Gatherer:
+    """Sink that gathers a whole answer into the future `done`, which fails with ClientError."""
+
+    def __init__(self, done: asyncio.Future[Response]) -> None:
+        self.done = done
+        self._status = 0
+        self._headers: Headers = []
+        self._body: list[bytes] = []
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """Keep status and fields."""
+        self._status, self._headers = status, headers
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece."""
+        self._body.append(data)
+
+    def on_end(self) -> None:
+        """Resolve the future."""
+        if not self.done.done():
+            self.done.set_result(Response(self._status, self._headers, b"".join(self._body)))
+
+    def on_error(self, error: ClientError) -> None:
+        """Fail the future."""
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -1,0 +1,192 @@
+"""One client connection: writes a request, parses its answer, hands the body on as it was read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from dynctl.http.call import Call, ClientError
+from dynctl.http.message import Headers
+from dynctl.http.origin import Origin
+
+if TYPE_CHECKING:
+    from dynctl.http.client import Client
+
+
+class Upstream(asyncio.Protocol):
+    """Carries one call at a time. All body bytes of one read are handed on together."""
+
+    __slots__ = (
+        "_call",
+        "_client",
+        "_complete",
+        "_delimited",
+        "_headers",
+        "_keep_alive",
+        "_parser",
+        "_pieces",
+        "_reading",
+        "_reused",
+        "_saw_bytes",
+        "_status",
+        "_transport",
+        "idle_since",
+        "origin",
+    )
+
+    def __init__(self, client: Client, origin: Origin) -> None:
+        self._client = client
+        self.origin = origin
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._call: Call | None = None
+        self._reused = False
+        self._reading = True
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._saw_bytes = False
+        self._status = 0
+        self._headers: Headers = []
+        self._pieces: list[bytes] = []
+        self._complete = False
+        self._delimited = False
+        self._keep_alive = False
+
+    # for Call and Client
+
+    def carry(self, call: Call) -> None:
+        """Write the call's request."""
+        self._reset()
+        self._call = call
+        call.carried_by(self)
+        if self._transport is not None:
+            if call.body:
+                self._transport.writelines((call.head, call.body))
+            else:
+                self._transport.write(call.head)
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close at once; the call, if there is one, gets no further callback."""
+        self._call = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # transport callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The server accepted."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._client.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the answer; without a call they are a fault of the server's."""
+        call, parser = self._call, self._parser
+        if call is None or parser is None:
+            self.close()
+            return
+        self._saw_bytes = True
+        fault: str | None = None
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            fault = "the server switched protocols unasked"
+        except httptools.HttpParserError as error:
+            fault = f"the answer is not valid HTTP: {error}"
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            call.sink.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._complete and not call.over:
+            self._answered(call, reusable=fault is None and self._keep_alive)
+        elif fault is not None and not call.over:
+            self.close()
+            call.failed(ClientError("protocol", fault))
+
+    def eof_received(self) -> bool:
+        """The server closed; connection_lost says what that means for the call."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Closed: an answer delimited by the close is complete now, any other is cut short or asked for again."""
+        call, self._call = self._call, None
+        self._transport = None
+        self._parser = None
+        self._client.lost(self)
+        if call is None or call.over:
+            return
+        if self._status and not self._delimited and exc is None:
+            call.ended()
+        elif self._reused and not self._saw_bytes and not call.retried:
+            call.retry()
+        else:
+            when = "in the middle of its answer" if self._saw_bytes else "before it answered"
+            call.failed(ClientError("closed", f"the server closed the connection {when}"))
+
+    # parser callbacks
+
+    def on_message_begin(self) -> None:
+        """The first byte of an answer; a second answer to one request makes the connection unusable."""
+        if self._complete:
+            self._keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head (or a trailer, which is dropped)."""
+        if not self._status:
+            name = name.lower()
+            if name in (b"content-length", b"transfer-encoding"):
+                self._delimited = True
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: hand it on, unless it is an interim one."""
+        call, parser = self._call, self._parser
+        if call is None or parser is None or self._complete:
+            return
+        status = parser.get_status_code()
+        if 100 <= status < 200:
+            return
+        self._status = status
+        call.headed(status, self._headers)
+        if call.bodiless:  # the parser would wait for the body that the length announces
+            self._complete = True
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        if not self._complete:
+            self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole, or an interim one is."""
+        call, parser = self._call, self._parser
+        if not self._status:
+            self._headers = []
+            self._delimited = False
+        elif call is not None and parser is not None and not call.bodiless and not self._complete:
+            self._complete = True
+            self._keep_alive = parser.should_keep_alive()
+
+    def _answered(self, call: Call, *, reusable: bool) -> None:
+        """The call is done; the connection goes back to the pool before anybody can need it."""
+        self._call = None
+        if reusable and self._transport is not None and not self._transport.is_closing():
+            self.resume()
+            self._reused = True
+            self._client.release(self)
+        else:
+            self.close()
+        call.ended()

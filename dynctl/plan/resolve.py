@@ -1,0 +1,137 @@
+"""Topology, hardware and facts in, Plan out. Pure."""
+
+from __future__ import annotations
+
+from dynctl.engines.base import EngineAdapter, EngineContext, adapter, refuse_disagreement, refuse_owned_flags
+from dynctl.engines.spec import LogPhase, Probes, ProcessSpec, Seat
+from dynctl.errors import HostError, UsageError
+from dynctl.plan.facts import Facts
+from dynctl.plan.kv import kv_shape
+from dynctl.plan.placement import place, roles
+from dynctl.plan.ports import PortAllocator
+from dynctl.plan.transport import plan_transport
+from dynctl.plan.values import KvShape, Plan, PlannedTransport, ReadyRules, Slo
+from dynctl.topology.schema import Topology
+
+TINY = "builtin:tiny"
+
+
+def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> Plan:
+    """The whole run. Raises UsageError, HostError or TransportError for what can't be planned."""
+    engine = adapter(topology)
+    refuse_owned_flags(topology, engine)
+    refuse_disagreement(topology, engine)
+    _refuse_incomplete_engine(topology, facts)
+    _refuse_taken_frontend_port(topology, facts)
+    ports = PortAllocator(topology.name, {**facts.taken_ports, topology.frontend.port: "the frontend"})
+    needs = engine.port_needs(topology, roles(topology)[0][0])
+    seats = place(topology, facts.hardware, ports, needs)
+    transport = plan_transport(topology, facts.hardware, seats)
+    workers = tuple(engine.process(topology, seat, _context(topology, facts, seat, seats, transport)) for seat in seats)
+    exact = topology.model == TINY
+    return Plan(
+        name=topology.name,
+        served_name=topology.served_name,
+        model=facts.model.model,
+        engine=topology.engine,
+        run_dir=facts.run_dir,
+        frontend_url=_url(topology),
+        processes=(*workers, _frontend(topology, facts)),
+        transport=transport,
+        kv=_kv(topology, facts, engine),
+        ready=ReadyRules(timeout_s=topology.ready.timeout_s, stall_s=topology.ready.stall_s),
+        slo=Slo(ttft_ms=topology.slo.ttft_ms, itl_ms=topology.slo.itl_ms) if topology.slo else Slo(),
+        verify=topology.disaggregated and (exact if verify is None else verify),
+        exact=exact,
+        warnings=_warnings(topology, facts, transport),
+    )
+
+
+def _context(
+    topology: Topology, facts: Facts, seat: Seat, seats: tuple[Seat, ...], transport: PlannedTransport
+) -> EngineContext:
+    cores = facts.hardware.cores
+    own = [pair for pair in transport.pairs if seat.id in (pair.from_, pair.to)]
+    return EngineContext(
+        python=facts.engine.python,
+        model=facts.model.model,
+        on_gpu=facts.hardware.has_gpu(),
+        cores=max(1, (len(cores) - 2) // len(seats)),
+        loopback_only=not any(pair.path == "rdma" for pair in own),
+        emulation_off=bool(own) and all(pair.floor == "rdma" for pair in own),
+    )
+
+
+def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
+    front = topology.frontend
+    argv = [*facts.dynctl, "frontend", "--host", front.host, "--port", str(front.port), "--control", facts.socket]
+    if front.api_keys_file:
+        argv += ["--api-keys-file", str(front.api_keys_file)]
+    if front.allow_public:
+        argv.append("--allow-public")
+    return ProcessSpec(
+        id="frontend",
+        role="frontend",
+        argv=tuple(argv),
+        env={"DYNCTL_TOKEN_FILE": f"{facts.run_dir}/token"},
+        ports={"http": front.port},
+        # /health is 503 until a decode is ready; that the frontend itself is up shows in /metrics
+        probes=Probes(url=_url(topology), health="/metrics", models=None),
+        log_phases=(LogPhase(r"frontend listening", "serving"),),
+        stop_grace_s=30.0,
+    )
+
+
+def _url(topology: Topology) -> str:
+    host = topology.frontend.host
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reachable}:{topology.frontend.port}"
+
+
+def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:
+    if not topology.disaggregated:
+        return KvShape()
+    on_gpu = facts.hardware.has_gpu()
+    dtype, cache_dtype = engine.value_type(topology, "decode", on_gpu=on_gpu)
+    block_tokens = engine.block_tokens(topology, "decode", on_gpu=on_gpu)
+    return kv_shape(facts.model.config, dtype=dtype, cache_dtype=cache_dtype, block_tokens=block_tokens)
+
+
+def _refuse_incomplete_engine(topology: Topology, facts: Facts) -> None:
+    missing = [name for name in ("vllm", "nixl") if getattr(facts.engine, name) is None]
+    if not topology.disaggregated:
+        missing = [name for name in missing if name != "nixl"]
+    if missing:
+        raise HostError(
+            f"the engine's interpreter has no {' and no '.join(missing)}",
+            where=f"python: {facts.engine.python}",
+            why="decode fetches the KV cache through NIXL" if missing == ["nixl"] else None,
+            fix="install it there, or leave `python` out and run `make engine`",
+        )
+
+
+def _refuse_taken_frontend_port(topology: Topology, facts: Facts) -> None:
+    holder = facts.taken_ports.get(topology.frontend.port)
+    if holder:
+        raise UsageError(
+            f"port {topology.frontend.port} is in use",
+            where=topology.where("frontend", "port"),
+            why=f"held by {holder}",
+            fix=f"end it, or choose another: `--set frontend.port={topology.frontend.port + 1}`",
+        )
+
+
+def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport) -> tuple[str, ...]:
+    found = [
+        f"{name} in the environment is not passed on to workers; transport.env is the place for it"
+        for name in facts.ambient
+    ]
+    slow = [pair for pair in transport.pairs if pair.path == "tcp"]
+    if slow and facts.hardware.has_gpu() and topology.transport.direction == "pull":
+        found.append(
+            f"{slow[0].from_} -> {slow[0].to}: {slow[0].reason}; a pulled KV cache falls to TCP here, "
+            "`transport: {direction: push}` avoids that"
+        )
+    if not facts.hardware.has_gpu() and max(spec.gpus_per_worker for _, spec in roles(topology)) > 1:
+        found.append("this machine has no GPU: tp, pp and dp start several CPU workers")
+    return tuple(found)

@@ -1,0 +1,47 @@
+"""Gathers the facts a plan rests on: this machine, the engine, the model, the ports."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dynctl.hardware.discover import discover
+from dynctl.plan.facts import Facts
+from dynctl.preflight import engine, model
+from dynctl.preflight.ports import taken_ports
+from dynctl.runtime.spawn import is_steering
+from dynctl.store import paths
+from dynctl.store.run import is_supervised, known_runs
+from dynctl.topology.schema import Topology
+
+
+def gather(topology: Topology) -> Facts:
+    """Looks everything up. Starts nothing, changes nothing."""
+    python = engine.find_python(topology.python, topology.engine)
+    return Facts(
+        hardware=discover(),
+        engine=engine.look_up(python),
+        model=model.look_up(topology.model),
+        run_dir=str(paths.run_dir(topology.name)),
+        socket=str(paths.socket_path(topology.name)),
+        dynctl=self_command(),
+        taken_ports=taken_ports(topology.name, [topology.frontend.port], _planned_by_others(topology.name)),
+        ambient=tuple(sorted(name for name in os.environ if is_steering(name))),
+    )
+
+
+def self_command() -> tuple[str, ...]:
+    """The argv prefix by which dynctl runs itself again: the frozen executable, or this interpreter with the module."""
+    if getattr(sys, "frozen", False):
+        return (sys.executable,)
+    return (sys.executable, "-m", "dynctl")
+
+
+def _planned_by_others(name: str) -> dict[int, str]:
+    """Ports of other live runs: planned, though perhaps not bound yet."""
+    found: dict[int, str] = {}
+    for run in known_runs():
+        if run.name != name and is_supervised(run.name):
+            for process in run.plan().processes:
+                found |= {port: f"run `{run.name}` ({process.id})" for port in process.ports.values()}
+    return found

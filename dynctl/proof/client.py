@@ -1,0 +1,98 @@
+"""How the proofs talk: directed requests through the run's own frontend, and the engines' metrics directly."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import httpx
+import msgspec
+
+from dynctl.telemetry.scrape import EngineSample, sample
+
+PAIR_HEADER = "X-Dynctl-Pair"
+TOKEN_HEADER = "X-Dynctl-Token"  # noqa: S105 - the header's name
+REQUEST_TIMEOUT_S = 120.0
+
+
+class ProofError(Exception):
+    """A proof's request failed; the message says which and how."""
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A greedy completion: prompt length, output token ids, and per token the alternatives' log-probabilities."""
+
+    prompt_tokens: int
+    token_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[dict[str, float], ...] = ()
+
+
+class ProofClient:
+    """Sends directed requests. `metrics` maps process ids to the URL of their /metrics."""
+
+    def __init__(self, frontend_url: str, token: str, model: str, metrics: dict[str, str]) -> None:
+        self._url, self._token, self._model, self._metrics = frontend_url, token, model, metrics
+        self._http = httpx.AsyncClient(trust_env=False, timeout=REQUEST_TIMEOUT_S)
+
+    async def __aenter__(self) -> ProofClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def complete(
+        self, prompt: str, *, route: str, salt: str, max_tokens: int, logprobs: int | None = None
+    ) -> Completion:
+        """A streamed greedy completion over `route` ("prefill-0>decode-0", or "decode-0" alone)."""
+        body: dict[str, object] = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "cache_salt": salt,
+            "return_token_ids": True,
+        }
+        if logprobs is not None:
+            body["logprobs"] = logprobs
+        headers = {PAIR_HEADER: route, TOKEN_HEADER: self._token, "content-type": "application/json"}
+        try:
+            async with self._http.stream(
+                "POST", f"{self._url}/v1/completions", content=msgspec.json.encode(body), headers=headers
+            ) as response:
+                if response.status_code != 200:
+                    text = (await response.aread()).decode(errors="replace")
+                    raise ProofError(f"{route}: HTTP {response.status_code}: {text[:500]}")
+                chunks = [line[5:].strip() async for line in response.aiter_lines() if line.startswith("data:")]
+        except httpx.HTTPError as error:
+            raise ProofError(f"{route}: {type(error).__name__}: {error}") from error
+        return _completion(route, chunks)
+
+    async def sample(self, process: str) -> EngineSample:
+        """That engine's counters now."""
+        try:
+            response = await self._http.get(self._metrics[process])
+        except httpx.HTTPError as error:
+            raise ProofError(f"{process}: its metrics can't be read: {error}") from error
+        return sample(response.text, time.monotonic())
+
+
+def _completion(route: str, chunks: list[str]) -> Completion:
+    prompt_tokens = 0
+    token_ids: list[int] = []
+    logprobs: list[dict[str, float]] = []
+    for chunk in chunks:
+        if chunk == "[DONE]":
+            return Completion(prompt_tokens=prompt_tokens, token_ids=tuple(token_ids), top_logprobs=tuple(logprobs))
+        data = msgspec.json.decode(chunk)
+        if "error" in data:
+            raise ProofError(f"{route}: {data['error'].get('message', data['error'])}")
+        prompt_tokens = (data.get("usage") or {}).get("prompt_tokens", prompt_tokens)
+        for choice in data.get("choices") or ():
+            token_ids += choice.get("token_ids") or ()
+            logprobs += (choice.get("logprobs") or {}).get("top_logprobs") or ()
+    raise ProofError(f"{route}: the stream ended without [DONE]")

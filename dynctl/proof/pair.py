@@ -1,0 +1,110 @@
+"""Proves one prefill-decode pair: a directed request is served, its KV bytes are seen moving, the transport is named."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from dynctl.fabric.ucx_log import ProtoTable
+from dynctl.fabric.verdict import verdict
+from dynctl.plan.values import KvShape, PlannedPair
+from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.prompt import prompt
+from dynctl.telemetry.scrape import EngineSample
+from dynctl.telemetry.status import PairStatus
+
+PROOF_TOKENS = 4
+SETTLE_S = 15.0
+POLL_S = 0.05
+DEFAULT_BLOCK_TOKENS = 128
+UNKNOWN_BLOCK_TOKENS = 512
+"""Generous upper bound of a block where only the engine knows its size."""
+
+
+class PairProver(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pair's proof needs. `tables` reads the protocol tables that the KV-moving worker's UCX has written so far."""
+
+    client: ProofClient
+    kv: KvShape
+    direction: str
+    tables: Callable[[str], list[ProtoTable]]
+
+    def mover(self, pair: PlannedPair) -> str:
+        """The process that moves the bytes: decode READs them (pull), or prefill WRITEs them (push)."""
+        return pair.to if self.direction == "pull" else pair.from_
+
+    async def prove(self, pair: PlannedPair) -> PairStatus:
+        """Two requests: the first pays for connections, the second's transfer gives the rate. ProofError otherwise."""
+        mover = self.mover(pair)
+        known = len(self.tables(mover))
+        cold_bytes, _ = await self._transfer(pair, mover)
+        warm_bytes, rate = await self._transfer(pair, mover)
+        tables = await self._evidence(mover, known)
+        found, evidence = verdict(tables, direction="pull" if self.direction == "pull" else "push", transfer_bytes=None)
+        return PairStatus(
+            from_=pair.from_,
+            to=pair.to,
+            verdict=found,
+            bytes=cold_bytes + warm_bytes,
+            gigabytes_per_s=rate,
+            evidence=evidence,
+        )
+
+    async def _transfer(self, pair: PlannedPair, mover: str) -> tuple[int, float | None]:
+        """Serves one fresh prompt over the pair; the bytes it moved and their rate."""
+        before = await self.client.sample(mover)
+        seed = secrets.token_hex(8)
+        answer = await self.client.complete(
+            prompt(seed, 2 * (self.kv.block_tokens or DEFAULT_BLOCK_TOKENS) + 16),
+            route=f"{pair.from_}>{pair.to}",
+            salt=seed,
+            max_tokens=PROOF_TOKENS,
+        )
+        least, most = expected_bytes(self.kv, answer.prompt_tokens)
+        after = await settled(self.client, mover, before, least)
+        moved = int(after.kv_bytes - before.kv_bytes)
+        check_bytes(f"{pair.from_} -> {pair.to}", moved, least, most)
+        spent_s = after.transfer_s - before.transfer_s
+        return moved, moved / spent_s / 1e9 if spent_s > 0 else None
+
+    async def _evidence(self, mover: str, known: int) -> list[ProtoTable]:
+        """Tables written since the proof began; UCX prints a choice once, so a pair like an earlier one adds none."""
+        deadline = time.monotonic() + SETTLE_S
+        operation = "get" if self.direction == "pull" else "put"
+        while True:
+            tables = [t for t in self.tables(mover) if t.endpoint != "self" and t.operation == operation]
+            if tables or time.monotonic() > deadline:
+                fresh = [table for table in self.tables(mover)[known:] if table in tables]
+                return fresh or tables
+            await asyncio.sleep(POLL_S)
+
+
+def expected_bytes(kv: KvShape, tokens: int) -> tuple[int, int]:
+    """Least and most KV bytes that a hand-over of `tokens` prompt tokens may move; most is 0 where it is not known."""
+    if not kv.bytes_per_token:
+        return 1, 0
+    if kv.block_tokens:
+        return kv.transfer_bytes(tokens), kv.transfer_bytes(tokens)
+    # the tail block's size is the engine's secret
+    return (tokens - UNKNOWN_BLOCK_TOKENS) * kv.bytes_per_token, (tokens + UNKNOWN_BLOCK_TOKENS) * kv.bytes_per_token
+
+
+def check_bytes(pair: str, moved: int, least: int, most: int) -> None:
+    """ProofError unless `moved` lies within what was expected."""
+    if moved < max(1, least) or (most and moved > most):
+        wanted = f"{least:,}" if least == most else f"{least:,} to {most:,}" if most else "some"
+        raise ProofError(f"{pair}: {moved:,} KV bytes moved, {wanted} expected")
+
+
+async def settled(client: ProofClient, process: str, before: EngineSample, least: int) -> EngineSample:
+    """The engine's counters once they show the transfer, or as they are after a deadline."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        now = await client.sample(process)
+        if now.kv_bytes - before.kv_bytes >= max(1, least) or time.monotonic() > deadline:
+            return now
+        await asyncio.sleep(POLL_S)

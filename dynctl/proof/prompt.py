@@ -1,0 +1,16 @@
+"""Prompts for proofs: plain words, never the same twice, so that no cache can serve them."""
+
+from __future__ import annotations
+
+import random
+
+WORDS = (
+    "river stone lantern harbour copper willow engine marble thunder velvet orchard signal canyon ember falcon glacier "
+    "meadow needle ocean pepper quarry ribbon saddle timber umbrella valley window yellow anchor bridge candle desert"
+).split()
+
+
+def prompt(seed: str, words: int) -> str:
+    """`words` words drawn by `seed`; at least as many tokens, whatever the tokenizer."""
+    draw = random.Random(seed)  # noqa: S311 - not for security
+    return " ".join(draw.choice(WORDS) for _ in range(words))

@@ -1,0 +1,87 @@
+"""Starts a run's supervisor: a process of its own that holds the run's lock and listens on its control socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from dynctl import __version__
+from dynctl.errors import RunStateError
+from dynctl.plan.values import Plan
+from dynctl.preflight.gather import self_command
+from dynctl.runtime import ownership
+from dynctl.store import paths
+from dynctl.store.run import RunStore, try_lock
+
+
+def launch(plan: Plan) -> str:
+    """Lays the run directory and starts the supervisor; the path of its control socket.
+
+    RunStateError when a run of that name is alive, supervised or not: nothing of it is touched.
+    """
+    store = RunStore(plan.name)
+    lock = try_lock(paths.lock_path(plan.name))
+    if lock is None:
+        raise already_running(plan.name)
+    with lock:
+        refuse_leftovers(store)
+        record = store.create(plan, __version__)
+        with _listener(record.socket) as listener:
+            descriptors = (lock.fileno(), listener.fileno())
+            with open(store.log_path("supervisor"), "ab") as log:
+                subprocess.Popen(
+                    [*self_command(), "_supervise", plan.name, *map(str, descriptors)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=descriptors,
+                    cwd=store.dir,
+                )
+    return record.socket
+
+
+def already_running(name: str) -> RunStateError:
+    """The error for a name that is taken."""
+    return RunStateError(
+        f"the run `{name}` is already running",
+        fix=f"`dynctl status {name}` shows it, `dynctl down {name}` ends it, another `name` starts a second one",
+    )
+
+
+def refuse_leftovers(store: RunStore) -> None:
+    """RunStateError when processes of an earlier run of that name are alive without a supervisor."""
+    if not store.exists():
+        return
+    record = store.record()
+    if record.boot_id != paths.boot_id() or record.pid_namespace != paths.pid_namespace():
+        return
+    left = ownership.processes_of(record.run_id)
+    if left:
+        raise RunStateError(
+            f"the run `{store.name}` is unsupervised: its supervisor is gone, {len(left)} processes are alive",
+            why=", ".join(ownership.describe(process) for process in left[:6]),
+            fix=f"`dynctl down {store.name}` ends them",
+        )
+
+
+def supervise(name: str, lock_descriptor: int, listener_descriptor: int) -> int:
+    """The supervisor process, with the lock and the listening socket it was started with."""
+    from dynctl.runtime.supervisor import main
+
+    lock = os.fdopen(lock_descriptor, "ab")
+    os.set_inheritable(lock_descriptor, False)
+    os.set_inheritable(listener_descriptor, False)
+    return main(name, socket.socket(fileno=listener_descriptor), lock)
+
+
+def _listener(path: str) -> socket.socket:
+    """The control socket, bound before the supervisor starts: who launched it can connect at once."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(64)
+    return listener

@@ -1,0 +1,141 @@
+"""One process under supervision: its state, its log, its exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+
+import psutil
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.runtime import ownership
+from dynctl.runtime.lifecycle import LifeEvent, step
+from dynctl.runtime.spawn import exit_text, spawn
+from dynctl.runtime.tail import LogTail
+from dynctl.store.log import EventLog
+from dynctl.store.run import RunStore
+from dynctl.telemetry.status import ProcessState, ProcessStatus
+
+TAIL_LINES = 20
+
+
+class Managed:
+    """A planned process and what became of it. `exited` is set when the process that runs now has ended."""
+
+    def __init__(self, spec: ProcessSpec, store: RunStore, run_id: str, events: EventLog) -> None:
+        self.spec, self._store, self._run_id, self._events = spec, store, run_id, events
+        self.state: ProcessState = "pending"
+        self.since = time.time()
+        self.phase: str | None = None
+        self.phase_since = self.since
+        self.restarts = 0
+        self.rss_bytes: int | None = None
+        self.exited = asyncio.Event()
+        self.returncode: int | None = None
+        self._popen: subprocess.Popen[bytes] | None = None
+        self.tail = self._new_tail()
+
+    @property
+    def id(self) -> str:
+        """The process's id in the plan."""
+        return self.spec.id
+
+    @property
+    def pid(self) -> int | None:
+        """The pid while the process runs."""
+        return self._popen.pid if self._popen and not self.exited.is_set() else None
+
+    def start(self) -> None:
+        """Executes it and watches for its exit through a pidfd. HostError if it can't be executed."""
+        log = self._store.log_path(self.id)
+        self.tail = self._new_tail()
+        self._popen = spawn(self.spec, self._run_id, log, self._store.dir)
+        self.exited, self.returncode, self.phase = asyncio.Event(), None, None
+        self._watch(self._popen)
+        self.move("spawn", f"started, pid {self._popen.pid}")
+
+    def move(self, event: LifeEvent, message: str, why: str | None = None) -> None:
+        """Applies a lifecycle event and records the change of state, if it is one."""
+        state = step(self.state, event)
+        if state == self.state:
+            return
+        self.state, self.since = state, time.time()
+        if state in {"ready", "stopped", "crashed", "failed"}:
+            self.phase = None
+        self._events.add("process.state", message, process=self.id, state=state, why=why)
+
+    def enter(self, phase: str) -> None:
+        """Records a phase of start-up."""
+        if phase == self.phase or self.state in {"stopping", "stopped"}:
+            return
+        self.phase, self.phase_since = phase, time.time()
+        self._events.add("process.phase", phase, process=self.id, phase=phase)
+        self.move("progress", "loading")
+
+    def processes(self) -> list[psutil.Process]:
+        """The process and its descendants as of now."""
+        return ownership.tree(self.pid) if self.pid else []
+
+    def clear_leftovers(self) -> None:
+        """Kills what an ended process left behind: engine children that would hold its device and ports."""
+        ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
+
+    def measure(self) -> None:
+        """Refreshes the tree's resident memory."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        self.rss_bytes = total or None
+
+    def last_lines(self) -> list[str]:
+        """The last lines of its log, UCX's left out."""
+        self.tail.poll()
+        return list(self.tail.lines)[-TAIL_LINES:]
+
+    def exit_text(self) -> str:
+        """How it ended, in words."""
+        return exit_text(self.returncode)
+
+    def status(self) -> ProcessStatus:
+        """Its row of the status document."""
+        spec = self.spec
+        return ProcessStatus(
+            id=spec.id,
+            role=spec.role,
+            node=spec.node,
+            pid=self.pid,
+            state=self.state,
+            phase=self.phase,
+            phase_since=self.phase_since if self.phase else None,
+            gpus=spec.gpus,
+            gpu_uuids=spec.gpu_uuids,
+            nics=spec.nics,
+            numa=spec.numa,
+            cpus=spec.cpus,
+            ports=spec.ports,
+            restarts=self.restarts,
+            since=self.since,
+            rss_bytes=self.rss_bytes if self.pid else None,
+        )
+
+    def _new_tail(self) -> LogTail:
+        ucx = self._store.ucx / f"{self.id}.log" if self.spec.ucx else None
+        tail = LogTail(self.spec, self._store.log_path(self.id), ucx, self.enter)
+        tail.skip_to_end()
+        return tail
+
+    def _watch(self, popen: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        descriptor = os.pidfd_open(popen.pid)
+
+        def ended() -> None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            self.returncode = popen.wait()
+            self.exited.set()
+
+        loop.add_reader(descriptor, ended)

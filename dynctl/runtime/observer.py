@@ -1,0 +1,76 @@
+"""Watches a ready run: scrapes the engines, takes the frontend's reports, and keeps the TTFT split of the last minute."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+
+from dynctl.frontend.messages import Report, RequestRecord
+from dynctl.plan.values import Plan
+from dynctl.telemetry.scrape import sample
+from dynctl.telemetry.status import FrontendStatus, TtftStatus
+from dynctl.telemetry.window import EngineWindow, RequestWindow, split
+
+SCRAPE_S = 2.0
+
+
+class Observer:
+    """Numbers of one run. Engines are asked only while there is traffic to explain."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._engines = {process.id: EngineWindow() for process in plan.workers()}
+        self._requests = RequestWindow()
+        self._report = Report()
+        self._heard = False
+        self._totals_scraped = -1
+
+    def take(self, report: Report) -> list[RequestRecord]:
+        """A report of the frontend; the users' requests in it."""
+        self._report, self._heard = report, True
+        now = time.monotonic()
+        for record in report.requests:
+            self._requests.add(record, now)
+        return [record for record in report.requests if not record.directed]
+
+    async def scrape(self, http: httpx.AsyncClient) -> None:
+        """One round over all engines, if requests ended since the last."""
+        if self._totals_scraped == self._report.requests_total:
+            return
+        self._totals_scraped = self._report.requests_total
+        await asyncio.gather(*(self._scrape(http, process_id) for process_id in self._engines))
+
+    async def _scrape(self, http: httpx.AsyncClient, process_id: str) -> None:
+        probes = self._plan.process(process_id).probes
+        try:
+            response = await http.get(f"{probes.url}{probes.metrics}")
+        except httpx.HTTPError:
+            return
+        if response.status_code == 200:
+            self._engines[process_id].add(sample(response.text, time.monotonic()))
+
+    def ttft(self) -> TtftStatus:
+        """The split of the last window."""
+        prefills, decodes = self._of("prefill"), self._of("decode") or self._of("worker")
+        movers = decodes if self._plan.transport.direction == "pull" else prefills
+        return split(self._requests.recent(time.monotonic()), prefills or decodes, decodes, movers)
+
+    def frontend(self) -> FrontendStatus:
+        """The frontend as it last reported."""
+        if not self._heard:
+            return FrontendStatus(url=self._plan.frontend_url)
+        report = self._report
+        return FrontendStatus(
+            url=self._plan.frontend_url,
+            health=report.health,
+            reason=report.reason,
+            requests_per_s=self._requests.rate_per_s(time.monotonic()),
+            in_flight=report.in_flight,
+            requests_total=report.requests_total,
+            errors_total=report.errors_total,
+        )
+
+    def _of(self, role: str) -> list[EngineWindow]:
+        return [self._engines[process.id] for process in self._plan.workers() if process.role == role]

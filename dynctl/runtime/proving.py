@@ -1,0 +1,146 @@
+"""Opens the last gates: every pair proven as soon as both ends serve, the verdict held against its floor, tokens verified."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from dynctl.errors import DynctlError, RuntimeFailure, TransportError
+from dynctl.fabric.ucx_log import ProtoTable
+from dynctl.fabric.verdict import explain, meets
+from dynctl.plan.values import Plan, PlannedPair
+from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.pair import PairProver
+from dynctl.proof.verify import Verification, verify_pair
+from dynctl.runtime.managed import Managed
+from dynctl.store.log import EventLog
+from dynctl.telemetry.status import PairStatus, VerifyStatus
+
+ALL_PAIRS = 64
+"""Up to here every pair is proven; above it a covering set."""
+
+
+def pairs_to_prove(pairs: tuple[PlannedPair, ...]) -> tuple[PlannedPair, ...]:
+    """All pairs, or above 64 a set in which every prefill and every decode occurs."""
+    if len(pairs) <= ALL_PAIRS:
+        return pairs
+    prefills = list(dict.fromkeys(pair.from_ for pair in pairs))
+    decodes = list(dict.fromkeys(pair.to for pair in pairs))
+    longest = max(len(prefills), len(decodes))
+    chosen = {(prefills[at % len(prefills)], decodes[at % len(decodes)]) for at in range(longest)}
+    return tuple(pair for pair in pairs if (pair.from_, pair.to) in chosen)
+
+
+class Proving:
+    """Proves pairs and verifies tokens for one run; results are kept for the status."""
+
+    def __init__(self, plan: Plan, token: str, workers: dict[str, Managed], events: EventLog) -> None:
+        self._plan, self._token, self._workers, self._events = plan, token, workers, events
+        self.pairs: dict[tuple[str, str], PairStatus] = {}
+        self.verification = VerifyStatus(state="pending" if plan.verify else "off")
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def prove(self, pairs: Iterable[PlannedPair], await_end: Callable[[str], asyncio.Event]) -> None:
+        """Proves each pair once both its ends serve; pairs that share a worker wait for each other."""
+        async with self._client() as client, asyncio.TaskGroup() as group:
+            for pair in pairs:
+                group.create_task(self._prove(client, pair, await_end))
+
+    async def verify(self) -> None:
+        """Compares tokens over a covering set of pairs. RuntimeFailure when an exact model's tokens differ."""
+        decodes = {pair.to: pair for pair in reversed(self._plan.transport.pairs)}
+        results = []
+        async with self._client() as client:
+            for pair in decodes.values():
+                mover = pair.to if self._plan.transport.direction == "pull" else pair.from_
+                try:
+                    results.append(await verify_pair(client, pair, self._plan.kv, mover=mover))
+                except ProofError as error:
+                    raise self._failed("verification failed", str(error), pair) from error
+        self._judge(results)
+
+    def _client(self) -> ProofClient:
+        metrics = {
+            process.id: f"{process.probes.url}{process.probes.metrics}"
+            for process in self._plan.workers()
+            if process.probes.url
+        }
+        return ProofClient(self._plan.frontend_url, self._token, self._plan.served_name, metrics)
+
+    async def _prove(self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], asyncio.Event]) -> None:
+        await await_end(pair.from_).wait()
+        await await_end(pair.to).wait()
+        # bytes are counted per process, so one proof at a time per worker; locks in one order can't deadlock
+        async with self._turn(pair.from_), self._turn(pair.to):
+            for end in (pair.from_, pair.to):
+                self._workers[end].enter("proving its pairs")
+            prover = PairProver(
+                client=client, kv=self._plan.kv, direction=self._plan.transport.direction, tables=self._tables
+            )
+            try:
+                proven = await prover.prove(pair)
+            except ProofError as error:
+                raise self._failed("a pair could not be proven", str(error), pair) from error
+            self._accept(pair, proven, prover.mover(pair))
+
+    def _accept(self, pair: PlannedPair, proven: PairStatus, mover: str) -> None:
+        self.pairs[pair.from_, pair.to] = proven
+        rate = f", {proven.gigabytes_per_s:.2f} GB/s" if proven.gigabytes_per_s else ""
+        self._events.add(
+            "pair",
+            f"{pair.from_} -> {pair.to}: {proven.verdict}, {proven.bytes:,} KV bytes{rate}",
+            process=mover,
+            state=proven.verdict,
+            why=proven.evidence[0].line.strip() if proven.evidence else None,
+            data={"from": pair.from_, "to": pair.to, "bytes": proven.bytes or 0},
+        )
+        lenient = self._plan.transport.required == "auto" and not any(p.gpus for p in self._plan.processes)
+        if meets(proven.verdict, pair.floor) or (proven.verdict == "unknown" and lenient):
+            return
+        why, fix = explain(proven.verdict, self._workers[mover].tail.ucx, pair.floor)
+        lines = [f"{item.source}: {item.line.strip()}" for item in proven.evidence]
+        raise TransportError(
+            f"{pair.from_} -> {pair.to} goes over {proven.verdict}; {pair.floor} is required",
+            where=f"transport.require: {self._plan.transport.required}",
+            why=[*why, *lines],
+            fix=fix,
+        )
+
+    def _failed(self, what: str, detail: str, pair: PlannedPair) -> DynctlError:
+        mover = pair.to if self._plan.transport.direction == "pull" else pair.from_
+        worker = self._workers[mover]
+        tail = worker.last_lines()
+        if worker.tail.ucx.errors:
+            why, fix = explain("unknown", worker.tail.ucx, pair.floor)
+            return TransportError(f"{what}: {detail}", where=f"{pair.from_} -> {pair.to}", why=why, fix=fix, tail=tail)
+        cause = worker.tail.cause
+        return RuntimeFailure(
+            f"{what}: {detail}",
+            where=f"{pair.from_} -> {pair.to}",
+            why=cause.cause if cause else None,
+            fix=cause.fix if cause else None,
+            tail=tail,
+        )
+
+    def _judge(self, results: list[Verification]) -> None:
+        divergences = [(result.pair, found) for result in results for found in result.divergences]
+        prompts, tokens = sum(r.prompts for r in results), sum(r.tokens for r in results)
+        detail = f"{divergences[0][0]}: {divergences[0][1].text()}" if divergences else None
+        state = "passed" if not divergences else "failed" if self._plan.exact else "warned"
+        self.verification = VerifyStatus(state=state, prompts=prompts, tokens=tokens, detail=detail)  # type: ignore[arg-type]
+        same = "the same tokens through prefill -> decode and by decode alone"
+        self._events.add("verify", detail or f"{prompts} prompts, {tokens} tokens: {same}", state=state)
+        if state == "failed":
+            raise RuntimeFailure(
+                "verification failed: prefill -> decode gives other tokens than decode alone",
+                why=detail,
+                fix="the KV cache that decode received is not the prompt's; keep this run's logs and report it",
+            )
+
+    def _tables(self, process: str) -> list[ProtoTable]:
+        tail = self._workers[process].tail
+        tail.poll()
+        return tail.ucx.tables
+
+    def _turn(self, process: str) -> asyncio.Lock:
+        return self._turns.setdefault(process, asyncio.Lock())

@@ -1,0 +1,78 @@
+"""A run without a supervisor, from what it left: stopped, failed, or unsupervised with processes alive."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import psutil
+
+from dynctl.runtime import ownership
+from dynctl.store import paths
+from dynctl.store.run import PROCESS_VARIABLE, RunStore
+from dynctl.telemetry.status import ProcessStatus, RunStatus, SupervisorStatus, TransportStatus
+
+
+def live_processes(store: RunStore) -> list[psutil.Process]:
+    """Processes of the run that are alive on this boot, in this pid namespace."""
+    record = store.record()
+    if record.boot_id != paths.boot_id() or record.pid_namespace != paths.pid_namespace():
+        return []
+    return ownership.processes_of(record.run_id)
+
+
+def remembered_status(store: RunStore) -> RunStatus:
+    """The status of a run that nobody supervises."""
+    plan, alive = store.plan(), live_processes(store)
+    last = _last_status(store)
+    if not alive:
+        if last:
+            return last
+        state, reason = "stopped", "its supervisor ended without a word"
+    else:
+        state, reason = "unsupervised", "its supervisor is gone; `dynctl down` ends what is left"
+    leaders = _leaders(alive)
+    return RunStatus(
+        name=plan.name,
+        state=state,  # type: ignore[arg-type]
+        reason=reason,
+        started_at=store.record().started_at,
+        served_name=plan.served_name,
+        supervisor=SupervisorStatus(),
+        processes=tuple(
+            ProcessStatus(
+                id=spec.id,
+                role=spec.role,
+                pid=leaders.get(spec.id),
+                state="ready" if spec.id in leaders else "stopped",
+                gpus=spec.gpus,
+                gpu_uuids=spec.gpu_uuids,
+                nics=spec.nics,
+                numa=spec.numa,
+                cpus=spec.cpus,
+                ports=spec.ports,
+            )
+            for spec in plan.processes
+        ),
+        transport=TransportStatus(required=plan.transport.required),
+        warnings=plan.warnings,
+    )
+
+
+def _leaders(alive: list[psutil.Process]) -> dict[str, int]:
+    """The lowest pid of each planned process: its session's leader was started first."""
+    found: dict[str, int] = {}
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process_id = process.environ().get(PROCESS_VARIABLE)
+            if process_id:
+                found[process_id] = min(process.pid, found.get(process_id, process.pid))
+    return found
+
+
+def _last_status(store: RunStore) -> RunStatus | None:
+    try:
+        last = msgspec.json.decode((store.dir / "status.json").read_bytes(), type=RunStatus)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return last if last.started_at == store.record().started_at else None

@@ -1,0 +1,63 @@
+"""Executes a ProcessSpec: a session of its own, output appended to a file, its cores, and a cleaned environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.errors import HostError
+from dynctl.hardware.values import parse_cpu_list
+from dynctl.store.run import PROCESS_VARIABLE, RUN_ID_VARIABLE
+
+STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_")
+
+
+def is_steering(name: str) -> bool:
+    """Whether an inherited variable would steer the KV path behind the plan's back."""
+    return name.startswith(STEERING_PREFIXES)
+
+
+def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The process's whole environment: what is inherited less what steers the KV path, the plan's, and the run's id."""
+    kept = {name: value for name, value in inherited.items() if not is_steering(name)}
+    return {**kept, "PYTHONUNBUFFERED": "1", **spec.env, RUN_ID_VARIABLE: run_id, PROCESS_VARIABLE: spec.id}
+
+
+def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subprocess.Popen[bytes]:
+    """Starts it. HostError when it can't be executed. Called from the main thread only."""
+    before = os.sched_getaffinity(0)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        if spec.cpus:
+            os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
+        return subprocess.Popen(
+            spec.argv,
+            env=environment(spec, run_id, os.environ),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+            restore_signals=True,
+        )
+    except OSError as error:
+        raise HostError(f"can't execute {spec.argv[0]}: {error.strerror}", where=f"process {spec.id}") from error
+    finally:
+        os.close(descriptor)
+        os.sched_setaffinity(0, before)
+
+
+def exit_text(returncode: int | None) -> str:
+    """An exit status in words: `exit code 1`, `killed by SIGKILL`."""
+    if returncode is None:
+        return "exit status unknown"
+    if returncode < 0:
+        try:
+            return f"killed by {signal.Signals(-returncode).name}"
+        except ValueError:
+            return f"killed by signal {-returncode}"
+    return f"exit code {returncode}"

@@ -1,0 +1,294 @@
+"""The supervisor: one process per run that starts the plan, opens its gates, watches it, and ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import IO
+
+import httpx
+import msgspec
+
+from dynctl.errors import DynctlError
+from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerEntry, WorkerTable
+from dynctl.runtime.bringup import BringUp
+from dynctl.runtime.control import Control
+from dynctl.runtime.ending import Ending
+from dynctl.runtime.lifecycle import run_state
+from dynctl.runtime.managed import Managed
+from dynctl.runtime.messages import Failed, Gone, Happened, Ready, StatusNow
+from dynctl.runtime.observer import SCRAPE_S, Observer
+from dynctl.runtime.proving import Proving
+from dynctl.runtime.reaper import reap_orphans
+from dynctl.store.event import Event
+from dynctl.store.log import EventLog
+from dynctl.store.run import RunStore, write_private
+from dynctl.telemetry.status import RunState, RunStatus, SupervisorStatus
+from dynctl.telemetry.summary import run_transport
+
+TAIL_POLL_S = 0.1
+STATUS_S = 0.5
+MEASURE_S = 2.0
+FAILURE_GRACE_S = 10.0
+STOP_GRACE_S = 30.0
+
+
+class Supervisor:
+    """Owns every process of the run. Viewers only look on; the frontend is told of worker changes at once."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store, self.plan, self.record = store, store.plan(), store.record()
+        self.events = EventLog(store.dir / "events.jsonl", time.time)
+        self.events.listeners.append(lambda event: self.control.tell_viewers(Happened(event=event)))
+        self.processes = {
+            spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in self.plan.processes
+        }
+        workers = {spec.id: self.processes[spec.id] for spec in self.plan.workers()}
+        self.proving = Proving(self.plan, store.token(), workers, self.events)
+        self.observer = Observer(self.plan)
+        self.control = Control(self)
+        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0)
+        self.bringup = BringUp(self)
+        self.was_ready = False
+        self._failure: DynctlError | None = None
+        self._stop = asyncio.Event()
+        self._kill = asyncio.Event()
+        self._grace_s = STOP_GRACE_S
+        self._table: WorkerTable | None = None
+        self._state: RunState = "starting"
+
+    async def run(self, listener: socket.socket) -> int:
+        """The whole run, from spawning to the last process gone; the exit code."""
+        self._handle_signals()
+        await self.control.listen(listener)
+        self.events.add("run.state", f"starting {self.plan.name}", state="starting")
+        housekeeping = [asyncio.create_task(work()) for work in (self._follow_logs, self._show, self._measure)]
+        serving = asyncio.create_task(self._serve())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self._failure = await _outcome(serving)
+        survivors = await self._end()
+        for task in (*housekeeping, stopping):
+            task.cancel()
+        return await self._farewell(survivors)
+
+    # what the control socket asks
+
+    def status(self) -> RunStatus:
+        """The status document."""
+        pairs = tuple(self.proving.pairs.values())
+        front = self.observer.frontend()
+        return RunStatus(
+            name=self.plan.name,
+            state=self._state,
+            reason=self._reason(),
+            started_at=self.record.started_at,
+            served_name=self.plan.served_name,
+            supervisor=SupervisorStatus(pid=None if self._state in {"stopped", "failed"} else os.getpid()),
+            frontend=front,
+            processes=tuple(process.status() for process in self.processes.values()),
+            transport=run_transport(self.plan.transport.required, pairs),
+            ttft_ms=self.observer.ttft(),
+            verify=self.proving.verification,
+            slo_ms={"ttft": self.plan.slo.ttft_ms, "itl": self.plan.slo.itl_ms},
+            warnings=self.plan.warnings,
+        )
+
+    def past_events(self) -> list[Event]:
+        """Events kept in memory, oldest first."""
+        return list(self.events.recent)
+
+    def starter_left(self) -> None:
+        """Before ready, losing the client that started the run ends it; afterwards it goes on."""
+        if not self.was_ready and not self._stop.is_set():
+            self.events.add("warning", "the client that started the run went away before it was ready")
+            self.ask_down(FAILURE_GRACE_S, now=False)
+
+    def ask_down(self, grace_s: float, *, now: bool) -> None:
+        """Begins to end the run; asked again, or with `now`, kills."""
+        if now or self._stop.is_set():
+            self._kill.set()
+        self._grace_s = 0.0 if now else grace_s
+        self._stop.set()
+
+    def frontend_hello(self) -> ToFrontend:
+        """The worker table for a frontend that just connected."""
+        return self._worker_table()
+
+    def frontend_reported(self, report: Report) -> None:
+        """Records users' requests, and a change of what the frontend says of its health."""
+        before = self.observer.frontend().health
+        for record in self.observer.take(report):
+            if self.control.watched:
+                # request events go to viewers that asked; they are too many to be kept
+                event = Event(seq=0, at=record.at, kind="request", message=record.id, data=msgspec.to_builtins(record))
+                self.control.tell_viewers(Happened(event=event))
+        if self.was_ready and report.health != before:
+            self.events.add("health", report.reason or f"frontend is {report.health}", state=report.health)
+
+    # what bring-up asks
+
+    def publish(self) -> None:
+        """Tells the frontend of the workers as they are now, if that changed."""
+        table = self._worker_table()
+        if table != self._table:
+            self._table = table
+            self.control.tell_frontends(table)
+
+    def refresh_state(self) -> None:
+        """Recomputes the run's state, records a change, and pushes the worker table."""
+        states = [process.state for process in self.processes.values()]
+        state = run_state(states, was_ready=self.was_ready, stopping=self._stop.is_set())
+        if state != self._state and state != "stopped":
+            self._state = state
+            self.events.add("run.state", f"{self.plan.name} is {state}", state=state, why=self._reason())
+        self.publish()
+
+    def _worker_table(self) -> WorkerTable:
+        roles: dict[str, int] = {}
+        for spec in self.plan.workers():
+            roles[spec.role] = roles.get(spec.role, 0) + 1
+        return WorkerTable(workers=tuple(self._entry(spec.id) for spec in self.plan.workers()), expected=roles)
+
+    def _entry(self, process_id: str) -> WorkerEntry:
+        process = self.processes[process_id]
+        serving = process_id in self.bringup.serving and process.state not in {"stopping", "stopped", "crashed"}
+        ready = process.state == "ready" and self.was_ready
+        role = process.spec.role
+        assert role != "frontend"  # noqa: S101 - plan.workers() has none
+        return WorkerEntry(
+            id=process_id,
+            role=role,
+            url=process.spec.probes.url or "",
+            state="ready" if ready else "proving" if serving else "down",
+        )
+
+    def _reason(self) -> str | None:
+        if self._failure:
+            return self._failure.cause
+        if not self.was_ready:
+            return None
+        gone = [process for process in self.processes.values() if process.state != "ready"]
+        if self._state != "degraded" or not gone:
+            return None
+        named = ", ".join(f"{process.id} is {process.state}" for process in gone)
+        pool = {process.spec.role for process in gone}
+        all_prefills = [p for p in self.processes.values() if p.spec.role == "prefill"]
+        if "prefill" in pool and all(process.state != "ready" for process in all_prefills):
+            return f"{named}: no prefill worker is left, decode serves alone"
+        return named
+
+    async def _serve(self) -> None:
+        await self.bringup.run()
+        self.was_ready = True
+        for process in self.processes.values():
+            process.move("proven", "ready")
+        self.refresh_state()
+        self.control.tell_viewers(StatusNow(status=self.status()))
+        self.control.tell_viewers(Ready())
+        await self.bringup.keep()
+
+    async def _end(self) -> list[str]:
+        self._stop.set()
+        self._state = "stopping"
+        self.events.add("run.state", f"stopping {self.plan.name}", state="stopping", why=self._reason())
+        self.publish()
+        grace_s = FAILURE_GRACE_S if self._failure else self._grace_s
+        ending = Ending(self.processes.values(), self.record.run_id, grace_s)
+        hurried = asyncio.create_task(self._kill.wait())
+        hurried.add_done_callback(lambda task: None if task.cancelled() else ending.hurry())
+        survivors = await ending.run()
+        hurried.cancel()
+        return survivors
+
+    async def _farewell(self, survivors: list[str]) -> int:
+        self._state = "failed" if self._failure or survivors else "stopped"
+        why = f"still alive: {', '.join(survivors)}" if survivors else self._reason()
+        self.events.add("run.state", f"{self.plan.name} is {self._state}", state=self._state, why=why)
+        final = self.status()
+        write_private(self.store.dir / "status.json", msgspec.json.encode(final))
+        self.control.tell_viewers(StatusNow(status=final))
+        if self._failure:
+            self.control.tell_viewers(Failed.of(self._failure))
+        self.control.tell_viewers(Gone(survivors=tuple(survivors)))
+        await self.control.flush()
+        self.control.close()
+        await self.http.aclose()
+        self.events.close()
+        return self._failure.exit_code if self._failure else 1 if survivors else 0
+
+    # housekeeping
+
+    async def _follow_logs(self) -> None:
+        while True:
+            for process in self.processes.values():
+                process.tail.poll()
+            await asyncio.sleep(TAIL_POLL_S if not self.was_ready else STATUS_S)
+
+    async def _show(self) -> None:
+        scraped_at = 0.0
+        while True:
+            await asyncio.sleep(STATUS_S)
+            self.refresh_state()
+            if self.was_ready and time.monotonic() - scraped_at >= SCRAPE_S:
+                scraped_at = time.monotonic()
+                await self.observer.scrape(self.http)
+                self.control.tell_frontends(WindowFigures(figures=self.observer.ttft().window))
+            if self.control.watched:
+                self.control.tell_viewers(StatusNow(status=self.status()))
+
+    async def _measure(self) -> None:
+        while True:
+            for process in self.processes.values():
+                process.measure()
+                await asyncio.sleep(0)
+            await asyncio.sleep(MEASURE_S)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: self.ask_down(STOP_GRACE_S, now=False))
+        loop.add_signal_handler(signal.SIGCHLD, lambda: reap_orphans(self._pids()))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _pids(self) -> set[int]:
+        return {process.pid for process in self.processes.values() if process.pid}
+
+
+def main(name: str, listener: socket.socket, lock: IO[bytes]) -> int:
+    """Runs the supervisor of that run. `lock` stays open, and so held, until the process ends."""
+    from dynctl.runtime.reaper import adopt_orphans
+
+    adopt_orphans()
+    with lock, contextlib.closing(listener):
+        return asyncio.run(_run(name, listener))
+
+
+async def _run(name: str, listener: socket.socket) -> int:
+    return await Supervisor(RunStore(name)).run(listener)
+
+
+async def _outcome(serving: asyncio.Task[None]) -> DynctlError | None:
+    """The error that ended serving; None when it was asked to stop."""
+    serving.cancel()
+    try:
+        await serving
+    except asyncio.CancelledError:
+        return None
+    except DynctlError as error:
+        return error
+    except BaseExceptionGroup as group:
+        known, unknown = group.split(DynctlError)
+        if unknown or not known:
+            raise
+        return _first(known)
+    return None
+
+
+def _first(group: BaseExceptionGroup[DynctlError]) -> DynctlError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

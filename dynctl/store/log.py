@@ -1,0 +1,62 @@
+"""The event log of a running run: appended to disk, kept in memory for late readers, handed to listeners."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from dynctl.store.event import Event, EventKind
+
+KEPT_EVENTS = 2000
+
+
+class EventLog:
+    """Numbers, stores and passes on events. A disk that can't be written loses events there, never the run."""
+
+    def __init__(self, path: Path, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        self._seq = 0
+        self.recent: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.listeners: list[Callable[[Event], None]] = []
+
+    def add(
+        self,
+        kind: EventKind,
+        message: str,
+        *,
+        process: str | None = None,
+        state: str | None = None,
+        phase: str | None = None,
+        why: str | None = None,
+        who: str = "supervisor",
+        data: dict[str, object] | None = None,
+    ) -> Event:
+        """Records one event and tells the listeners."""
+        self._seq += 1
+        event = Event(
+            seq=self._seq,
+            at=self._wall_clock(),
+            kind=kind,
+            message=message,
+            who=who,
+            why=why,
+            process=process,
+            state=state,
+            phase=phase,
+            data=data or {},
+        )
+        self.recent.append(event)
+        with contextlib.suppress(OSError):  # a full disk costs the record on disk, not the run
+            self._file.write(msgspec.json.encode(event) + b"\n")
+        for listener in tuple(self.listeners):
+            listener(event)
+        return event
+
+    def close(self) -> None:
+        """Closes the file on disk."""
+        self._file.close()

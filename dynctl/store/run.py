@@ -1,0 +1,154 @@
+"""A run on disk: its plan, its identity, its token, its events, and whether a supervisor holds its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from dynctl.errors import RunStateError
+from dynctl.plan.values import Plan
+from dynctl.store import paths
+from dynctl.store.event import Event
+
+T = TypeVar("T")
+RUN_ID_VARIABLE = "DYNCTL_RUN_ID"
+PROCESS_VARIABLE = "DYNCTL_PROCESS"
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this run is. A process is the run's if its environment carries `run_id` and boot and pid namespace match."""
+
+    schema: int = 1
+    name: str
+    run_id: str
+    boot_id: str
+    pid_namespace: str
+    started_at: float
+    socket: str
+    dynctl_version: str = ""
+
+
+class RunStore:
+    """The files of one run. Nothing here starts or stops anything."""
+
+    def __init__(self, name: str, directory: Path | None = None) -> None:
+        self.name = name
+        self.dir = directory or paths.run_dir(name)
+        self.logs = self.dir / "logs"
+        self.ucx = self.dir / "ucx"
+
+    def create(self, plan: Plan, version: str) -> RunRecord:
+        """Lays a fresh run directory: earlier logs and events make way, the token is new."""
+        for directory in (self.dir, self.logs, self.ucx):
+            paths.private_dir(directory)
+        for stale in (*self.logs.glob("*.log"), *self.ucx.glob("*.log"), self.dir / "events.jsonl"):
+            stale.unlink(missing_ok=True)
+        record = RunRecord(
+            name=self.name,
+            run_id=uuid.uuid4().hex,
+            boot_id=paths.boot_id(),
+            pid_namespace=paths.pid_namespace(),
+            started_at=time.time(),
+            socket=str(paths.socket_path(self.name)),
+            dynctl_version=version,
+        )
+        write_private(self.dir / "token", secrets.token_urlsafe(32).encode())
+        write_private(self.dir / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
+        write_private(self.dir / "run.json", msgspec.json.encode(record))
+        return record
+
+    def plan(self) -> Plan:
+        """The run's plan; RunStateError if it can't be read."""
+        return self._read("plan.json", Plan)
+
+    def record(self) -> RunRecord:
+        """The run's identity; RunStateError if it can't be read."""
+        return self._read("run.json", RunRecord)
+
+    def token(self) -> str:
+        """The run's secret token."""
+        return (self.dir / "token").read_text()
+
+    def log_path(self, process_id: str) -> Path:
+        """Where that process's output goes."""
+        return self.logs / f"{process_id}.log"
+
+    def events(self) -> list[Event]:
+        """Events so far. A half-written last line is left out."""
+        try:
+            lines = (self.dir / "events.jsonl").read_bytes().splitlines()
+        except OSError:
+            return []
+        decoded = []
+        for line in lines:
+            with contextlib.suppress(msgspec.DecodeError):
+                decoded.append(msgspec.json.decode(line, type=Event))
+        return decoded
+
+    def exists(self) -> bool:
+        """Whether a run of that name left a record here."""
+        return (self.dir / "run.json").is_file()
+
+    def _read(self, name: str, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode((self.dir / name).read_bytes(), type=kind)
+        except (OSError, msgspec.DecodeError) as error:
+            raise RunStateError(
+                f"the run `{self.name}` can't be read",
+                where=str(self.dir / name),
+                why=str(error),
+                fix=f"`dynctl up` with the topology file starts it anew; or remove {self.dir}",
+            ) from error
+
+
+def known_runs() -> list[RunStore]:
+    """Every run that left a record on this machine, by name."""
+    root = paths.state_root()
+    found = sorted(path.parent for path in root.glob("*/run.json")) if root.is_dir() else []
+    return [RunStore(path.name, path) for path in found]
+
+
+def is_supervised(name: str) -> bool:
+    """Whether a live supervisor holds that run's lock."""
+    lock = try_lock(paths.lock_path(name))
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """The locked file, or None when another process holds it."""
+    handle = open(path, "ab")  # noqa: SIM115 - the caller keeps it open: closing it gives the lock back
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle
+
+
+@contextlib.contextmanager
+def planning_lock() -> Iterator[None]:
+    """Held from looking at free ports until the plan is on disk, so that two runs never plan the same port."""
+    with open(paths.runtime_dir() / "planning.lock", "ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces `path` whole, readable by its owner only."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    partial.replace(path)

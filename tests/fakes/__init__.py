@@ -1,0 +1,1 @@
+"""Stand-ins for what the tests cannot have: an engine environment and a model."""

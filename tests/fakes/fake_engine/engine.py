@@ -1,0 +1,222 @@
+"""The fake engine proper: prompts in, tokens out, KV handed over, everything counted."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+
+from . import tokens
+from .config import EngineConfig
+from .control import Control, Knobs
+from .kv import BlockPool, Tokens, split
+from .metrics import Metrics
+from .protocol import Job, RequestError
+from .sidechannel import HandshakeError, Pull, SideChannel, pulled
+from .startup import say
+from .ucx import UcxLog, UcxRefusedError
+
+
+class EngineDeadError(Exception):
+    """The engine core is gone; every request fails and the server ends."""
+
+
+class Output(msgspec.Struct):
+    """One sequence as it grows, and the hand-over that its end brings."""
+
+    prompt: list[int]
+    ids: list[int]
+    kv_bytes: int = 0
+    kv: dict[str, Any] | None = None
+
+
+class Engine:
+    """One worker's state. `run` is the whole of its work."""
+
+    def __init__(self, config: EngineConfig, control: Control, ucx: UcxLog) -> None:
+        self.config = config
+        self.control = control
+        self.engine_id = str(uuid.uuid4())
+        self.metrics = Metrics(config.served_names[0])
+        if config.role != "worker":
+            self.metrics.add_nixl()
+        self.pool = BlockPool(config.block_size)
+        self.ucx = ucx
+        self.side = SideChannel(self.engine_id, self.pool, self._lease_s(), self._was_read)
+        self.dead = False
+
+    async def run(self, job: Job, prompt: list[int], output: Output) -> AsyncGenerator[int, None]:
+        """Yield the tokens after `prompt` one by one, filling `output`. Cancelling it is an abort."""
+        knobs = self.control.read()
+        metrics, arrived = self.metrics, time.perf_counter()
+        metrics.waiting.inc()
+        gauge = metrics.waiting
+        reason = "abort"
+        try:
+            await _pause(knobs.queue_delay_ms)
+            kv = await self._remote_kv(job, prompt, output, knobs)
+            metrics.queue_s.observe(time.perf_counter() - arrived)
+            gauge.dec()
+            gauge = metrics.running
+            gauge.inc()
+            scheduled = time.perf_counter()
+            if kv is None:
+                kv = await self._compute_kv(job, prompt, output, knobs)
+            if not job.kv.get("do_remote_decode"):
+                await _pause(knobs.first_token_delay_ms)
+            first = last = time.perf_counter()
+            metrics.prefill_s.observe(first - scheduled)
+            metrics.first_token_s.observe(first - arrived)
+            model = tokens.Model(kv, job.seed)
+            for number in range(job.max_tokens):
+                if number:
+                    await _pause(knobs.token_delay_ms)
+                    now = time.perf_counter()
+                    metrics.inter_token_s.observe(now - last)
+                    last = now
+                self._check(number, knobs)
+                output.ids.append(model.next(wrong=number == knobs.wrong_token))
+                metrics.generation_tokens.inc()
+                yield output.ids[-1]
+            reason = "length"
+            metrics.decode_s.observe(last - first)
+            metrics.e2e_s.observe(time.perf_counter() - arrived)
+        except (RequestError, EngineDeadError):
+            reason = "error"
+            raise
+        finally:
+            gauge.dec()
+            metrics.finished(reason)
+
+    def exposition(self) -> bytes:
+        """/metrics, with the leases that ended since the last look."""
+        if self.config.role != "worker":
+            before = self.pool.expired
+            for request in self.pool.expire():
+                say(f"WARNING Releasing expired KV blocks for request {request} retrieved by 0 decode worker(s)")
+            self.metrics.expired.inc(self.pool.expired - before)
+            self.metrics.late.inc(self.side.notified_late)
+            self.side.notified_late = 0
+        return self.metrics.text()
+
+    def _check(self, number: int, knobs: Knobs) -> None:
+        if self.dead or number == knobs.crash_after_tokens:
+            self.dead = True
+            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+        if number == knobs.fail_after_tokens:
+            raise RequestError("The fake engine was told to fail here.", status=500, kind="InternalServerError")
+
+    async def _compute_kv(self, job: Job, prompt: list[int], output: Output, knobs: Knobs) -> list[int]:
+        """The prompt computed here, but for what the prefix cache holds; blocks are kept where a reader will come."""
+        size, held = self.config.block_size, self.pool.hits(prompt, job.salt)
+        await _pause(knobs.prefill_delay_ms)
+        blocks = self.pool.store(prompt, job.salt, split(prompt, size, len(held) * size), held)
+        self._count_prompt(len(prompt), len(held) * size)
+        if job.kv.get("do_remote_decode"):
+            output.kv = self._hand_over(job, prompt, blocks, len(held) * size, knobs)
+        return [token for block in self.pool.read(blocks) for token in block]
+
+    async def _remote_kv(self, job: Job, prompt: list[int], output: Output, knobs: Knobs) -> list[int] | None:
+        """The KV that another engine computed, or None where this one has to compute it.
+
+        As in vLLM, blocks hit here are not transferred, the last of the remote blocks fill the rest, and the prompt's
+        last token is computed here, whatever the remote blocks say.
+        """
+        if not job.kv.get("do_remote_prefill") or self.config.role not in ("decode", "both") or knobs.no_transfer:
+            return None
+        held = self.pool.hits(prompt, job.salt)
+        wanted = self.pool.blocks_for(len(prompt)) - len(held)
+        remote: list[int] = job.kv["remote_block_ids"][0] if job.kv["remote_block_ids"] else []
+        if wanted > len(remote):
+            say("ERROR AssertionError: assert num_decode_blocks <= len(prefill_group)")
+            self.dead = True
+            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
+        self._count_external(len(prompt), len(held))
+        contents = await self._transfer(job, remote[-wanted:], output, knobs)
+        blocks = self.pool.store(prompt, job.salt, contents, held)
+        known = [token for block in self.pool.read(blocks) for token in block]
+        return [*known[: len(prompt) - 1], prompt[-1]]
+
+    async def _transfer(self, job: Job, blocks: list[int], output: Output, knobs: Knobs) -> Sequence[Tokens]:
+        params, push = job.kv, self.config.push
+        pull = Pull(
+            engine=params["remote_engine_id"],
+            request=params["remote_request_id"],
+            blocks=blocks,
+            reader=self.engine_id,
+        )
+        started = time.perf_counter()
+        try:
+            async with pulled(params["remote_host"], params["remote_port"], pull) as contents:
+                self.ucx.connect()
+                if not push:
+                    self.ucx.read()
+                await _pause(knobs.transfer_delay_ms)
+        except (HandshakeError, UcxRefusedError) as error:
+            kind = "handshake_failed" if isinstance(error, HandshakeError) else str(error)
+            say(f"ERROR NIXL transfer failure: {kind} | Context: {error}")
+            say("ERROR Failing 1 request(s) due to KV load failure (failure_policy=fail)")
+            self.metrics.failed_transfers.inc()
+            raise RequestError("Internal server error", status=500, kind="InternalServerError") from error
+        output.kv_bytes = len(blocks) * self._block_bytes()
+        if not push:
+            self._count_transfer(len(blocks), time.perf_counter() - started)
+        return contents
+
+    def _was_read(self, pull: Pull) -> None:
+        """The prefill side of a transfer. With the push connector it is this side that writes, and counts."""
+        self.ucx.connect()
+        if self.config.push:
+            self._count_transfer(len(pull.blocks), 1e-4)
+
+    def _hand_over(self, job: Job, prompt: list[int], blocks: list[int], cached: int, knobs: Knobs) -> dict[str, Any]:
+        request = f"{job.request_id}-{'' if job.chat else '0-'}{secrets.token_hex(4)}"
+        self.pool.lease(request, blocks, knobs.lease_s or self._lease_s())
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": [blocks],
+            "remote_engine_id": self.engine_id,
+            "remote_request_id": request,
+            "remote_host": self.config.side_host,
+            "remote_port": self.config.side_port,
+            "tp_size": 1,
+            "dcp_size": 1,
+            "pp_size": 1,
+            "remote_num_tokens": len(prompt),
+            "remote_blocks_expiry_time": None,
+            "transfer_mode": "push" if self.config.push else "pull",
+            "remote_prefill_cached_tokens": cached,
+        }
+
+    def _count_prompt(self, length: int, hit: int) -> None:
+        self.metrics.prompt_tokens.inc(length)
+        self.metrics.prefix_queries.inc(length)
+        self.metrics.prefix_hits.inc(hit)
+
+    def _count_external(self, length: int, held: int) -> None:
+        hit = held * self.config.block_size
+        self._count_prompt(length, hit)
+        self.metrics.external_queries.inc(length - hit)
+        self.metrics.external_hits.inc(length - hit)
+
+    def _count_transfer(self, blocks: int, seconds: float) -> None:
+        self.metrics.bytes.observe(blocks * self._block_bytes())
+        self.metrics.xfer_s.observe(seconds)
+        self.metrics.post_s.observe(min(seconds, 2e-4))
+        self.metrics.descriptors.observe(4)
+
+    def _block_bytes(self) -> int:
+        return self.config.block_size * self.config.kv_bytes_per_token
+
+    def _lease_s(self) -> float:
+        return self.config.lease_s
+
+
+async def _pause(milliseconds: float) -> None:
+    await asyncio.sleep(milliseconds / 1000)
