@@ -22,6 +22,7 @@ down: ## end what `make up` started
 	@[ ! -x $(DYNCTL) ] || $(DYNCTL) down
 
 setup: $(VENV)/.stamp ## .venv with dynctl and its development tools (PYTHON=python3.12 to choose one)
+	@:
 
 # Made again only where pyproject.toml changed. An interpreter's name proves nothing: each is asked for what is needed.
 $(VENV)/.stamp: pyproject.toml

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class DynctlError(Exception):
-    """What went wrong (`cause`), where (`where`), why, what to do (`fix`), and the last log lines of the culprit (`tail`)."""
+    """What went wrong (`cause`), where, why, what to do (`fix`), and the culprit's last log lines (`tail`)."""
 
     exit_code = 1
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dynctl
 from dynctl.errors import RunStateError, UsageError
-from dynctl.store.run import RunStore, is_supervised, known_runs
-from dynctl.topology.load import load
-from dynctl.topology.schema import Topology
+
+if TYPE_CHECKING:
+    from dynctl.store.run import RunStore
+    from dynctl.topology.schema import Topology
 
 DEFAULT_FILE = Path("topology.yaml")
 
 
 def topology(file: Path | None, sets: list[str]) -> Topology:
     """The topology in FILE, in ./topology.yaml, or the profile that fits this machine."""
-    return load(file or default_file(), sets)
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins reads every installed package's metadata
+    try:
+        from dynctl.topology.load import load
+
+        return load(file or default_file(), sets)
+    finally:
+        del os.environ["PYDANTIC_DISABLE_PLUGINS"]
 
 
 def default_file() -> Path:
@@ -36,7 +45,10 @@ def profiles_dir() -> Path:
 
 
 def run(name: str | None) -> RunStore:
-    """The run of that name; without one, the only run alive, else the only run known."""
+    """The run of that name; without one, the only run alive, supervised or not, or the only one that is known."""
+    from dynctl.runtime.recall import live_processes
+    from dynctl.store.run import is_supervised, known_runs
+
     runs = known_runs()
     if name is not None:
         found = [store for store in runs if store.name == name]
@@ -44,9 +56,10 @@ def run(name: str | None) -> RunStore:
             known = ", ".join(store.name for store in runs) or "none"
             raise RunStateError(f"there is no run `{name}`", why=f"runs known on this machine: {known}")
         return found[0]
-    alive = [store for store in runs if is_supervised(store.name)] or runs
-    if not alive:
-        raise RunStateError("nothing is running", fix="`dynctl up` starts a deployment")
+    alive = [store for store in runs if is_supervised(store.name)] or [store for store in runs if live_processes(store)]
     if len(alive) > 1:
         raise UsageError("several runs: name one", why=", ".join(store.name for store in alive))
-    return alive[0]
+    if not alive and len(runs) != 1:
+        ended = f"runs that have ended: {', '.join(store.name for store in runs)}" if runs else None
+        raise RunStateError("nothing is running", why=ended, fix="`dynctl up` starts a deployment")
+    return (alive or runs)[0]

@@ -56,8 +56,8 @@ def _ask(plan: Plan, request_id: str) -> str:
             return ""
         for line in response.iter_lines():
             if line.startswith("data: {"):
-                for choice in json.loads(line[6:]).get("choices", ()):
-                    pieces.append(choice["delta"].get("content") or "")
+                choices = json.loads(line[6:]).get("choices", ())
+                pieces.extend(choice["delta"].get("content") or "" for choice in choices)
     return "".join(pieces)
 
 

@@ -27,7 +27,7 @@ GRACE_S = 30.0
 
 
 class Watch:
-    """One viewer. Ctrl-C asks the run to drain, a second one kills; losing the terminal only detaches once it is ready."""
+    """One viewer. Ctrl-C asks the run to drain, a second one kills; losing the terminal detaches once it is ready."""
 
     def __init__(self, plan: Plan, socket: str, options: UpOptions) -> None:
         self._plan, self._options = plan, options

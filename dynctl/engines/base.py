@@ -13,7 +13,7 @@ from dynctl.topology.schema import Topology
 
 
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter may know besides topology and seat: the interpreter, the model's argument and the machine's kind."""
+    """What an adapter may know besides topology and seat: interpreter, the model's argument, the kind of machine."""
 
     python: str
     model: str

@@ -10,7 +10,7 @@ Role = Literal["prefill", "decode", "worker", "frontend"]
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one worker sits: its accelerators (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports."""
+    """Where one worker sits: GPUs (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports."""
 
     id: str
     role: Role

@@ -14,7 +14,7 @@ Mode = Literal["disaggregated", "decode-only", "aggregated"]
 
 
 class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as the supervisor sees it. Only `ready` ones get new requests; `proving` ones only directed requests."""
+    """One worker as the supervisor sees it. Only `ready` ones get users' requests; `proving` ones get directed ones."""
 
     id: str
     role: Literal["prefill", "decode", "worker"]
@@ -23,7 +23,7 @@ class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished request, by the frontend's monotonic clock, in milliseconds; `at` is wall time in seconds at arrival.
+    """One finished request; milliseconds by the frontend's monotonic clock, `at` in wall-clock seconds at arrival.
 
     queue + prefill + handover = ttft. ttft is None for requests that were not streamed or failed before any content.
     """
@@ -52,7 +52,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="frontend", tag_field
 
 
 class WorkerTable(msgspec.Struct, frozen=True, kw_only=True, tag="workers", tag_field="op"):
-    """All workers. `expected` counts the planned ones by role, so that a missing pool can be told from an unplanned one."""
+    """All workers. `expected` counts the planned ones by role: a missing pool can be told from an unplanned one."""
 
     workers: tuple[WorkerEntry, ...]
     expected: dict[str, int] = {}

@@ -43,5 +43,5 @@ def _planned_by_others(name: str) -> dict[int, str]:
     for run in known_runs():
         if run.name != name and is_supervised(run.name):
             for process in run.plan().processes:
-                found |= {port: f"run `{run.name}` ({process.id})" for port in process.ports.values()}
+                found |= dict.fromkeys(process.ports.values(), f"run `{run.name}` ({process.id})")
     return found

@@ -1,4 +1,4 @@
-"""Proves one prefill-decode pair: a directed request is served, its KV bytes are seen moving, the transport is named."""
+"""Proves one prefill-decode pair: a directed request is served, its KV bytes move, the transport is named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNKNOWN_BLOCK_TOKENS = 512
 
 
 class PairProver(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pair's proof needs. `tables` reads the protocol tables that the KV-moving worker's UCX has written so far."""
+    """What a pair's proof needs. `tables` reads the protocol tables that a worker's UCX has written so far."""
 
     client: ProofClient
     kv: KvShape
@@ -38,7 +38,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
         return pair.to if self.direction == "pull" else pair.from_
 
     async def prove(self, pair: PlannedPair) -> PairStatus:
-        """Two requests: the first pays for connections, the second's transfer gives the rate. ProofError otherwise."""
+        """Two requests: the first pays for connections, the second's transfer gives the rate. Raises ProofError."""
         mover = self.mover(pair)
         known = len(self.tables(mover))
         cold_bytes, _ = await self._transfer(pair, mover)

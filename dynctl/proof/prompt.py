@@ -5,9 +5,39 @@ from __future__ import annotations
 import random
 
 WORDS = (
-    "river stone lantern harbour copper willow engine marble thunder velvet orchard signal canyon ember falcon glacier "
-    "meadow needle ocean pepper quarry ribbon saddle timber umbrella valley window yellow anchor bridge candle desert"
-).split()
+    "river",
+    "stone",
+    "lantern",
+    "harbour",
+    "copper",
+    "willow",
+    "engine",
+    "marble",
+    "thunder",
+    "velvet",
+    "orchard",
+    "signal",
+    "canyon",
+    "ember",
+    "falcon",
+    "glacier",
+    "meadow",
+    "needle",
+    "ocean",
+    "pepper",
+    "quarry",
+    "ribbon",
+    "saddle",
+    "timber",
+    "umbrella",
+    "valley",
+    "window",
+    "yellow",
+    "anchor",
+    "bridge",
+    "candle",
+    "desert",
+)
 
 
 def prompt(seed: str, words: int) -> str:

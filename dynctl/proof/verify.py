@@ -105,7 +105,7 @@ def first_divergence(index: int, handed: Completion, alone: Completion) -> Diver
 
 
 def _gap(handed: Completion, alone: Completion, position: int) -> float | None:
-    """How much likelier decode alone found its own token than the other's; None where the other is not among its top."""
+    """How much likelier decode alone found its own token than the other's; None if that is not among its top."""
     if position >= min(len(handed.top_logprobs), len(alone.top_logprobs)):
         return None
     mine, theirs = alone.top_logprobs[position], handed.top_logprobs[position]

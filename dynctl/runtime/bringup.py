@@ -1,4 +1,4 @@
-"""Brings a run up gate by gate, and keeps it up: a worker that dies before ready ends the run, later it is restarted."""
+"""Brings a run up gate by gate and keeps it up: a worker that dies before ready ends the run, later it is restarted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BringUp:
         self._gates = {spec.id: asyncio.Event() for spec in run.plan.processes}
 
     async def run(self) -> None:
-        """Returns when every gate is open. Raises RuntimeFailure, TransportError or ReadyTimeout; ends nothing itself."""
+        """Returns when every gate is open. Raises RuntimeFailure, TransportError or ReadyTimeout; ends nothing."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._plan.ready.timeout_s):
@@ -105,8 +105,7 @@ class BringUp:
 
     async def _watch_start(self, process: Managed) -> None:
         """Raises when the process ends, or stops making progress before its own gates are open."""
-        while process.state == "pending":
-            await asyncio.sleep(0.02)
+        await process.started.wait()
         ended = process.exited.wait()
         stalled = StallWatch(process, self._plan.ready.stall_s).run()
         served = self._gates[process.id].wait()

@@ -33,6 +33,7 @@ class Managed:
         self.phase_since = self.since
         self.restarts = 0
         self.rss_bytes: int | None = None
+        self.started = asyncio.Event()
         self.exited = asyncio.Event()
         self.returncode: int | None = None
         self._popen: subprocess.Popen[bytes] | None = None
@@ -55,6 +56,7 @@ class Managed:
         self._popen = spawn(self.spec, self._run_id, log, self._store.dir)
         self.exited, self.returncode, self.phase = asyncio.Event(), None, None
         self._watch(self._popen)
+        self.started.set()
         self.move("spawn", f"started, pid {self._popen.pid}")
 
     def move(self, event: LifeEvent, message: str, why: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Watches a ready run: scrapes the engines, takes the frontend's reports, and keeps the TTFT split of the last minute."""
+"""Watches a ready run: scrapes the engines, takes the frontend's reports, keeps the TTFT split of the last minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the last gates: every pair proven as soon as both ends serve, the verdict held against its floor, tokens verified."""
+"""Opens the last gates: pairs proven as soon as both ends serve, verdicts held against floors, tokens verified."""
 
 from __future__ import annotations
 

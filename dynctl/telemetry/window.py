@@ -35,7 +35,7 @@ class EngineWindow:
 
 
 class RequestWindow:
-    """Requests that ended within the last window. Directed ones (dynctl's own proofs) are not users' and do not count."""
+    """Requests that ended within the last window. Directed ones are dynctl's own proofs and do not count."""
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s

@@ -80,7 +80,9 @@ def _words(pair: PairStatus) -> Text:
 def _best(status: RunStatus) -> Evidence | None:
     """The strongest evidence of the worst pair, or of the run."""
     order = ("used", "planned", "lane", "counter")
-    found = [e for pair in worst_first(status.transport.pairs)[:1] for e in pair.evidence] or list(status.transport.evidence)
+    found = [e for pair in worst_first(status.transport.pairs)[:1] for e in pair.evidence] or list(
+        status.transport.evidence
+    )
     return min(found, key=lambda e: order.index(e.kind), default=None)
 
 
