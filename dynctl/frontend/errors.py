@@ -21,7 +21,7 @@ _TYPES = {
 }
 
 
-class Failure(Exception):  # noqa: N818  an answer to the client, not a fault of ours
+class Failure(Exception):
     """A request is answered with an error: status, and either the engine's own body or a message.
 
     `code` is a short word for programs. `headers` go along with the answer.

@@ -47,7 +47,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     decode_s: float | None = None
 
 
-class LegFailed(Exception):  # noqa: N818  told by the router as an error of its own
+class LegFailed(Exception):
     """A leg brought no usable answer: `status` and `body` (in OpenAI's shape) when the engine did answer."""
 
     def __init__(self, leg: str, worker: Worker, message: str, status: int | None = None, body: bytes = b"") -> None:

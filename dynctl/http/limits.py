@@ -21,7 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     linger_s: float = 2.0
 
 
-class Refusal(Exception):  # noqa: N818  an answer, not a fault
+class Refusal(Exception):
     """A request that is answered by the core itself: status, a sentence, and the connection is closed after it."""
 
     def __init__(self, status: int, message: str) -> None:

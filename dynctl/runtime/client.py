@@ -23,7 +23,7 @@ from dynctl.runtime.messages import (
 from dynctl.telemetry.status import RunStatus
 
 
-class SupervisorLost(Exception):  # noqa: N818 - not an error by itself: workers outlive their supervisor
+class SupervisorLost(Exception):
     """The supervisor closed the connection without saying that the run has ended."""
 
 

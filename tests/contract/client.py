@@ -54,7 +54,7 @@ def chat(pair: Pair, words: int = 60, **more: Any) -> Body:
 def post(pair: Pair, worker: Worker, path: str, body: Body | bytes, **headers: str) -> httpx.Response:
     """One request, not streamed."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {"content-type": "application/json", **headers}
+    sent = {"content-type": "application/json", **_request_id(body), **headers}
     return httpx.post(worker.url + path, content=content, headers=sent, timeout=pair.patience_s)
 
 
@@ -79,12 +79,21 @@ def hand_over(pair: Pair, path: str, body: Body) -> Body:
 
 def stream(pair: Pair, worker: Worker, path: str, body: Body) -> list[Body]:
     """Every chunk of a streamed reply, which must end with [DONE]."""
-    with httpx.stream("POST", worker.url + path, json={**body, "stream": True}, timeout=pair.patience_s) as response:
+    url, headers = worker.url + path, _request_id(body)
+    with httpx.stream(
+        "POST", url, json={**body, "stream": True}, headers=headers, timeout=pair.patience_s
+    ) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
         events = list(_events(response))
     assert events[-1] == "[DONE]"
     return [json.loads(event) for event in events[:-1]]
+
+
+def _request_id(body: Body | bytes) -> dict[str, str]:
+    """The same name on both legs: the push connector pairs them by it, and waits for ever where it finds no match."""
+    name = body.get("cache_salt") if isinstance(body, dict) else None
+    return {"X-Request-Id": name} if name else {}
 
 
 def _events(response: httpx.Response) -> Iterator[str]:
@@ -119,8 +128,8 @@ def metric(worker: Worker, name: str, **labels: str) -> float:
 
 
 def kv_bytes(pair: Pair) -> float:
-    """Bytes that this decode worker has pulled so far."""
-    return metric(pair.decode, "vllm:nixl_bytes_transferred_sum")
+    """Bytes of KV moved so far, as counted by the side that moves them: a pull's reader, a push's writer."""
+    return metric(pair.prefill if pair.push else pair.decode, "vllm:nixl_bytes_transferred_sum")
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

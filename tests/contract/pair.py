@@ -39,6 +39,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     served_name: str
     vocab_size: int
     block_bytes: int
+    push: bool
     patience_s: float  # how long this engine may take for anything before it counts as stuck
 
 
@@ -71,6 +72,7 @@ def running_pair(
             served_name=SERVED_NAME,
             vocab_size=config["vocab_size"],
             block_bytes=per_token * BLOCK_SIZE,
+            push=connector == "NixlPushConnector",
             patience_s=patience_s,
         )
     finally:

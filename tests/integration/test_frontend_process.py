@@ -97,7 +97,7 @@ async def frontend(env: dict[str, str] | None = None, **options: Any) -> AsyncIt
         await until(lambda: bool(process.url) or reading.done(), 60)
         assert process.url, "the router ended before it listened"
         yield process
-        if child.returncode is None:
+        if child.returncode is None and not process.said("frontend stopping"):
             child.terminate()
         assert await asyncio.wait_for(child.wait(), 30) == 0
         await reading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 import uuid
@@ -10,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
+from prometheus_client import Gauge
 
 from . import tokens
 from .config import EngineConfig
@@ -35,6 +37,24 @@ class Output(msgspec.Struct):
     kv: dict[str, Any] | None = None
 
 
+class Stay:
+    """Counts one request in the gauge of where it is."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        gauge.inc()
+
+    def move(self, gauge: Gauge) -> None:
+        """From waiting to running."""
+        self._gauge.dec()
+        self._gauge = gauge
+        gauge.inc()
+
+    def leave(self) -> None:
+        """The request is over."""
+        self._gauge.dec()
+
+
 class Engine:
     """One worker's state. `run` is the whole of its work."""
 
@@ -52,53 +72,62 @@ class Engine:
 
     async def run(self, job: Job, prompt: list[int], output: Output) -> AsyncGenerator[int, None]:
         """Yield the tokens after `prompt` one by one, filling `output`. Cancelling it is an abort."""
-        knobs = self.control.read()
-        metrics, arrived = self.metrics, time.perf_counter()
-        metrics.waiting.inc()
-        gauge = metrics.waiting
+        knobs, metrics, arrived = self.control.read(), self.metrics, time.perf_counter()
+        stay = Stay(metrics.waiting)
         reason = "abort"
         try:
-            await _pause(knobs.queue_delay_ms)
-            kv = await self._remote_kv(job, prompt, output, knobs)
-            metrics.queue_s.observe(time.perf_counter() - arrived)
-            gauge.dec()
-            gauge = metrics.running
-            gauge.inc()
-            scheduled = time.perf_counter()
-            if kv is None:
-                kv = await self._compute_kv(job, prompt, output, knobs)
-            if not job.kv.get("do_remote_decode"):
-                await _pause(knobs.first_token_delay_ms)
-            first = last = time.perf_counter()
-            metrics.prefill_s.observe(first - scheduled)
-            metrics.first_token_s.observe(first - arrived)
-            model = tokens.Model(kv, job.seed)
-            for number in range(job.max_tokens):
-                if number:
-                    await _pause(knobs.token_delay_ms)
-                    now = time.perf_counter()
-                    metrics.inter_token_s.observe(now - last)
-                    last = now
-                self._check(number, knobs)
-                output.ids.append(model.next(wrong=number == knobs.wrong_token))
-                metrics.generation_tokens.inc()
-                yield output.ids[-1]
+            kv = await self._prepare(job, prompt, output, knobs, stay)
+            metrics.first_token_s.observe(time.perf_counter() - arrived)
+            async with contextlib.aclosing(self._generate(tokens.Model(kv, job.seed), job, output, knobs)) as stream:
+                async for token in stream:
+                    yield token
             reason = "length"
-            metrics.decode_s.observe(last - first)
             metrics.e2e_s.observe(time.perf_counter() - arrived)
         except (RequestError, EngineDeadError):
             reason = "error"
             raise
         finally:
-            gauge.dec()
+            stay.leave()
             metrics.finished(reason)
+
+    async def _prepare(self, job: Job, prompt: list[int], output: Output, knobs: Knobs, stay: Stay) -> list[int]:
+        """From arrival to the first token: the tokens that the KV cache stands for. Waiting for remote KV is waiting."""
+        arrived = time.perf_counter()
+        await _pause(knobs.queue_delay_ms)
+        kv = await self._remote_kv(job, prompt, output, knobs)
+        scheduled = time.perf_counter()
+        self.metrics.queue_s.observe(scheduled - arrived)
+        stay.move(self.metrics.running)
+        if kv is None:
+            kv = await self._compute_kv(job, prompt, output, knobs)
+        if not job.kv.get("do_remote_decode"):
+            await _pause(knobs.first_token_delay_ms)
+        self.metrics.prefill_s.observe(time.perf_counter() - scheduled)
+        return kv
+
+    async def _generate(
+        self, model: tokens.Model, job: Job, output: Output, knobs: Knobs
+    ) -> AsyncGenerator[int, None]:
+        first = last = time.perf_counter()
+        for number in range(job.max_tokens):
+            if number:
+                await _pause(knobs.token_delay_ms)
+                now = time.perf_counter()
+                self.metrics.inter_token_s.observe(now - last)
+                last = now
+            self._check(number, knobs)
+            output.ids.append(model.next(wrong=number == knobs.wrong_token))
+            self.metrics.generation_tokens.inc()
+            yield output.ids[-1]
+        self.metrics.decode_s.observe(last - first)
 
     def exposition(self) -> bytes:
         """/metrics, with the leases that ended since the last look."""
         if self.config.role != "worker":
             before = self.pool.expired
             for request in self.pool.expire():
-                say(f"WARNING Releasing expired KV blocks for request {request} retrieved by 0 decode worker(s)")
+                say(f"WARNING Releasing expired KV blocks for request {request} which were "
+                    "retrieved by 0 remote worker(s) before lease expired.")
             self.metrics.expired.inc(self.pool.expired - before)
             self.metrics.late.inc(self.side.notified_late)
             self.side.notified_late = 0
@@ -144,6 +173,9 @@ class Engine:
 
     async def _transfer(self, job: Job, blocks: list[int], output: Output, knobs: Knobs) -> Sequence[Tokens]:
         params, push = job.kv, self.config.push
+        if push and not params["remote_request_id"].startswith(job.request_id + "-"):
+            # The writer pairs the two legs by their X-Request-Id; a reader that no one knows waits, and waits.
+            await asyncio.Event().wait()
         pull = Pull(
             engine=params["remote_engine_id"],
             request=params["remote_request_id"],

@@ -163,21 +163,19 @@ class Server:
             raise RequestError("The fake engine was told to fail.", status=knobs.fail_status, kind=kind)
 
     async def _stream(self, request: web.Request, job: Job, outputs: list[Output]) -> web.StreamResponse:
-        """Server-sent events. An error before the first token is an HTTP error, as in vLLM; later it is an event."""
+        """Server-sent events. The status goes out before the first token, so whatever fails then is an event."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
         for index, output in enumerate(outputs):
-            stream = self._engine.run(job, output.prompt, output)
-            async with contextlib.aclosing(stream):
-                try:
-                    async for _ in stream:
-                        await self._send_token(request, response, job, index, output)
-                except (RequestError, EngineDeadError) as error:
-                    if not response.prepared:
-                        raise
-                    if isinstance(error, EngineDeadError):
-                        self._core_died()
-                    await _event(response, (error if isinstance(error, RequestError) else _DEAD).body())
-                    break
+            try:
+                await self._stream_one(response, job, index, output)
+            except (RequestError, EngineDeadError) as error:
+                if isinstance(error, EngineDeadError):
+                    self._core_died()
+                if job.chat and not output.ids:
+                    await _event(response, shapes.role_chunk(job, index, output.prompt))
+                await _event(response, (error if isinstance(error, RequestError) else _DEAD).body())
+                break
         else:
             if job.usage:
                 await _event(response, shapes.usage_chunk(job, sum(len(o.ids) for o in outputs)))
@@ -185,15 +183,13 @@ class Server:
         await response.write_eof()
         return response
 
-    async def _send_token(
-        self, request: web.Request, response: web.StreamResponse, job: Job, index: int, output: Output
-    ) -> None:
-        if not response.prepared:
-            await response.prepare(request)
-        if job.chat and len(output.ids) == 1:
-            await _event(response, shapes.role_chunk(job, index, output.prompt))
-        last = len(output.ids) == job.max_tokens
-        await _event(response, shapes.token_chunk(job, index, output.prompt, output.ids, last))
+    async def _stream_one(self, response: web.StreamResponse, job: Job, index: int, output: Output) -> None:
+        async with contextlib.aclosing(self._engine.run(job, output.prompt, output)) as stream:
+            async for _ in stream:
+                if job.chat and len(output.ids) == 1:
+                    await _event(response, shapes.role_chunk(job, index, output.prompt))
+                last = len(output.ids) == job.max_tokens
+                await _event(response, shapes.token_chunk(job, index, output.prompt, output.ids, last))
 
 
 async def _event(response: web.StreamResponse, value: dict[str, Any]) -> None:

@@ -1,0 +1,45 @@
+"""Real engines: the environment that `make engine` built, and the seeded tiny model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynctl.engines.environment import default_python
+from dynctl.engines.tiny import ensure_tiny_model
+from tests.e2e.deployment import Deployment, deployed
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> str:
+    """The engine's interpreter; a skip with the reason where none has been built."""
+    python = os.environ.get("DYNCTL_ENGINE_PYTHON") or default_python("vllm")
+    if python is None:
+        pytest.skip("no engine environment: run `make engine`")
+    return str(python)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(engine_python: str) -> Path:
+    """The seeded random-weight model."""
+    return ensure_tiny_model(engine_python, print)
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """A directory with a short path: unix sockets allow 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="dynctl-e2e-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cpu_1p1d(directory: Path, engine_python: str) -> Iterator[Deployment]:
+    """One prefill and one decode worker, ready and verified."""
+    with deployed("cpu-1p1d", directory, engine_python) as deployment:
+        yield deployment
