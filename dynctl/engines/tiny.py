@@ -31,7 +31,12 @@ def ensure_tiny_model(python: str, say: Callable[[str], None]) -> Path:
         return folder
     make_folder(folder.parent)
     lock = folder.with_name(f"{folder.name}.lock")
-    with exclusive(lock, lambda: say("waiting for another process that is making the tiny model")) as held:
+
+    def waiting(turn: int) -> None:
+        if turn == 0:
+            say("waiting for another process that is making the tiny model")
+
+    with exclusive(lock, waiting) as held:
         if folder.is_dir():
             return folder
         say(f"making the tiny model in {folder}")

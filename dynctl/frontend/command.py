@@ -16,6 +16,7 @@ from dynctl.frontend.control import ControlLink
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
 from dynctl.frontend.keys import read_keys
+from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
@@ -36,12 +37,14 @@ def serve(
     drain_timeout_s: float = 20.0,
     *,
     allow_public: bool = False,
+    handover: Handover | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
     Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
-    `allow_public`: with URLs, an address that others can reach needs no API key. Raises UsageError for wrong
-    arguments, an unusable file, or a port that is taken.
+    `allow_public`: with URLs, an address that others can reach needs no API key. `handover`: the seam between the
+    legs, for tests that must see verification fail. Raises UsageError for wrong arguments, an unusable file, or a port
+    that is taken.
     """
     import uvloop
 
@@ -63,7 +66,7 @@ def serve(
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token())
+    frontend = Frontend(sock, urls, control, keys, read_token(), handover)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
     return 0
@@ -79,13 +82,14 @@ class Frontend:
         control: Path | None,
         keys: tuple[bytes, ...],
         token: bytes | None,
+        handover: Handover | None = None,
     ) -> None:
         self._sock = sock
         self._urls = urls
         self._control = control
         self._workers = Workers()
         self._client = Client()
-        self._app = App(self._workers, self._client, keys=keys, token=token, on_record=self._record)
+        self._app = App(self._workers, self._client, keys=keys, token=token, handover=handover, on_record=self._record)
         self._outbox = Outbox(self._workers, self._app.metrics)
         self._link: ControlLink | None = None
         self._server = Server(self._app.handle, error_body=refusal_body)

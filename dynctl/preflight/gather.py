@@ -6,10 +6,9 @@ import os
 import sys
 
 from dynctl.hardware.discover import discover
-from dynctl.plan.facts import Facts
+from dynctl.plan.facts import Facts, is_steering
 from dynctl.preflight import engine, model
 from dynctl.preflight.ports import taken_ports
-from dynctl.runtime.spawn import is_steering
 from dynctl.store import paths
 from dynctl.store.run import is_supervised, known_runs
 from dynctl.topology.schema import Topology

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from random import Random
 
 WORDS = (
     "river",
@@ -42,5 +42,5 @@ WORDS = (
 
 def prompt(seed: str, words: int) -> str:
     """`words` words drawn by `seed`; at least as many tokens, whatever the tokenizer."""
-    draw = random.Random(seed)  # noqa: S311 - not for security
+    draw = Random(seed)  # noqa: S311 - not for security
     return " ".join(draw.choice(WORDS) for _ in range(words))

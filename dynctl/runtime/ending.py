@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import psutil
 
-from dynctl.runtime import ownership
+from dynctl.runtime import ownership, shared_memory
 from dynctl.runtime.managed import Managed
 
 KILL_S = 10.0
-SWEEP_GRACE_S = 2.0
+SWEEP_GRACE_S = 5.0
 
 
 class Ending:
@@ -24,6 +24,7 @@ class Ending:
         self._deadline = time.monotonic() + grace_s
         self._hurry = asyncio.Event()
         self._seen: dict[int, psutil.Process] = {}
+        self._segments: set[str] = set()
 
     def hurry(self) -> None:
         """Kill at once."""
@@ -70,10 +71,16 @@ class Ending:
         for process in self._processes:
             for member in process.processes():
                 self._seen[member.pid] = member
+        self._segments = shared_memory.mapped_by(self._seen)
 
     def _sweep(self) -> list[psutil.Process]:
-        def find() -> list[psutil.Process]:
-            marked = {process.pid: process for process in ownership.processes_of(self._run_id)}
-            return ownership.alive({**self._seen, **marked}.values())
+        """Ends what the servers left: helpers that clean up after them get a moment to go by themselves."""
+        if not self._hurry.is_set():
+            psutil.wait_procs(self._left(), timeout=SWEEP_GRACE_S)
+        survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)
+        shared_memory.remove_unused(self._segments)
+        return survivors
 
-        return ownership.end_all(find, grace_s=0.0 if self._hurry.is_set() else SWEEP_GRACE_S, kill_s=KILL_S)
+    def _left(self) -> list[psutil.Process]:
+        marked = {process.pid: process for process in ownership.processes_of(self._run_id)}
+        return ownership.alive({**self._seen, **marked}.values())

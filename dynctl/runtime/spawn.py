@@ -11,14 +11,8 @@ from pathlib import Path
 from dynctl.engines.spec import ProcessSpec
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
+from dynctl.plan.facts import is_steering
 from dynctl.store.run import PROCESS_VARIABLE, RUN_ID_VARIABLE
-
-STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_")
-
-
-def is_steering(name: str) -> bool:
-    """Whether an inherited variable would steer the KV path behind the plan's back."""
-    return name.startswith(STEERING_PREFIXES)
 
 
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -80,9 +80,7 @@ def hand_over(pair: Pair, path: str, body: Body) -> Body:
 def stream(pair: Pair, worker: Worker, path: str, body: Body) -> list[Body]:
     """Every chunk of a streamed reply, which must end with [DONE]."""
     url, headers = worker.url + path, _request_id(body)
-    with httpx.stream(
-        "POST", url, json={**body, "stream": True}, headers=headers, timeout=pair.patience_s
-    ) as response:
+    with httpx.stream("POST", url, json={**body, "stream": True}, headers=headers, timeout=pair.patience_s) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"].startswith("text/event-stream")
         events = list(_events(response))

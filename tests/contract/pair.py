@@ -59,7 +59,13 @@ def running_pair(
     started: list[subprocess.Popen[bytes]] = []
     try:
         for role, kv_role in (("prefill", "kv_producer"), ("decode", "kv_consumer")):
-            transfer = {"kv_connector": connector, "kv_role": kv_role, "kv_load_failure_policy": "fail"}
+            transfer = {
+                "kv_connector": connector,
+                "kv_role": kv_role,
+                "kv_load_failure_policy": "fail",
+                # On a busy machine a first hand-over can outlast the default of 30 s, and then the KV is gone.
+                "kv_connector_extra_config": {"kv_lease_duration": int(patience_s)},
+            }
             worker, process = start_worker(python, model, directory, env, role, transfer)
             workers.append(worker)
             started.append(process)
@@ -91,7 +97,7 @@ def members(session: int) -> list[psutil.Process]:
 
 
 def start_worker(
-    python: str, model: Path, directory: Path, env: Mapping[str, str], role: str, transfer: Mapping[str, str]
+    python: str, model: Path, directory: Path, env: Mapping[str, str], role: str, transfer: Mapping[str, object]
 ) -> tuple[Worker, subprocess.Popen[bytes]]:
     """One engine, in a session of its own, with the settings that a CPU machine needs; `<role>.log` in `directory`."""
     port, side_port = free_port(), free_port()

@@ -228,6 +228,35 @@ class ContractSuite:
             assert psutil.Process(worker.pid).is_running()
 
 
+class PushSuite:
+    """What is different where the prefill worker writes (NixlPushConnector): a fixture `push_pair`.
+
+    Both legs must carry one X-Request-Id, or the decode worker waits for ever.
+    """
+
+    def test_two_legs_give_the_tokens_of_one(self, push_pair: Pair) -> None:
+        pair = push_pair
+        body = completion(pair, prompt_ids(pair, 300, 21))
+        leg = hand_over(pair, COMPLETIONS, body)
+        assert leg["kv_transfer_params"]["transfer_mode"] == "push"
+        handed = ok(pair, pair.decode, COMPLETIONS, leg)
+        alone = ok(pair, pair.decode, COMPLETIONS, {**body, "cache_salt": salt()})
+        assert output_ids(handed) == output_ids(alone)
+        eventually(lambda: kv_bytes(pair) == 3 * pair.block_bytes, pair.patience_s, "the writer's bytes counted")
+        assert metric(pair.decode, "vllm:nixl_bytes_transferred_sum") == 0
+
+    def test_the_log_names_the_kv_path(self, push_pair: Pair) -> None:
+        pair = push_pair
+        ok(pair, pair.decode, COMPLETIONS, hand_over(pair, COMPLETIONS, completion(pair, [60, 61, 62])))
+        for worker in (pair.prefill, pair.decode):
+            log = worker.log.read_text(errors="replace")
+            assert "remote memory read" not in log
+            table = log.rpartition("intra-node cfg#1")[2]
+            assert re.search(
+                r"remote memory write by ucp_put\*.*\n(?:.*\n){3,4}.*\| 0\.\.inf \| zero-copy +\| cma/memory", table
+            )
+
+
 def _running(pair: Pair) -> float:
     return metric(pair.decode, "vllm:num_requests_running")
 

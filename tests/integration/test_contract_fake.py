@@ -8,18 +8,28 @@ from pathlib import Path
 import pytest
 
 from tests.contract.pair import Pair, running_pair
-from tests.contract.suite import ContractSuite
-from tests.fakes.fixtures import fake_model, fake_python
+from tests.contract.suite import ContractSuite, PushSuite
 
-__all__ = ["fake_model", "fake_python"]
+_PATIENCE_S = 60.0  # a hang shows, a busy machine does not
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def pair(fake_python: str, fake_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     env = {"FAKE_ENGINE_TOKEN_DELAY_MS": "1"}  # or an aborted stream would be over before the abort
-    with running_pair(fake_python, fake_model, tmp_path_factory.mktemp("fake"), env, patience_s=20) as both:
+    with running_pair(fake_python, fake_model, tmp_path_factory.mktemp("fake"), env, _PATIENCE_S) as both:
+        yield both
+
+
+@pytest.fixture(scope="class")
+def push_pair(fake_python: str, fake_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    directory = tmp_path_factory.mktemp("push")
+    with running_pair(fake_python, fake_model, directory, {}, _PATIENCE_S, "NixlPushConnector") as both:
         yield both
 
 
 class TestFakeEngine(ContractSuite):
+    pass
+
+
+class TestFakeEnginePushing(PushSuite):
     pass

@@ -7,12 +7,11 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dynctl.engines.environment.cache import cache_root, exclusive, make_folder, replace_text
 from dynctl.engines.environment.child import run_child
-from dynctl.engines.environment.driver import Driver, cuda_major, flavour_for, read_driver, unheard_gpus
+from dynctl.engines.environment.driver import cuda_major, flavour_for, read_driver, unheard_gpus
 from dynctl.engines.environment.interpreters import interpreters, running_python
 from dynctl.engines.environment.lock import Lock, environment_key, read_lock
 from dynctl.engines.environment.pip import TORCH_CPU_INDEX, NoWheelError, Pip
@@ -53,29 +52,27 @@ def find(engine: str, flavour: str, lock: Lock) -> Path | None:
     return None
 
 
-def default_python(engine: str, driver: Callable[[], Driver | None] = read_driver) -> Path | None:
+def default_python(engine: str) -> Path | None:
     """The interpreter that `make engine` built for this engine and machine; None without one. Builds nothing."""
     if engine not in ENGINES:
         return None
     try:
-        flavour = flavour_for(driver())
+        flavour = flavour_for(read_driver())
     except HostError:
         return None
     return find(engine, flavour, read_lock(f"{engine}-{flavour}"))
 
 
-def build_environment(
-    engine: str, progress: Progress, driver: Callable[[], Driver | None] = read_driver
-) -> tuple[Path, bool]:
+def build_environment(engine: str, progress: Progress) -> tuple[Path, bool]:
     """The engine's interpreter and whether it had to be built. Waits for another process that is building the same.
 
     Raises UsageError for an engine without an environment, HostError where this machine can't have one and
     RuntimeFailure where the build fails.
     """
     check_engine(engine)
-    seen = driver()
-    flavour = flavour_for(seen)
-    if seen is None and unheard_gpus():
+    driver = read_driver()
+    flavour = flavour_for(driver)
+    if driver is None and unheard_gpus():
         progress.say("note: there is an NVIDIA GPU on the PCI bus but its driver does not answer: going on without it")
     lock = read_lock(f"{engine}-{flavour}")
     found = find(engine, flavour, lock)
@@ -105,8 +102,10 @@ def _build(
 ) -> tuple[Path, bool]:
     folder = environment_folder(engine, flavour, lock, version)
 
-    def waiting() -> None:
-        progress.phase("waiting for another build of this environment")
+    def waiting(turn: int) -> None:
+        if turn == 0:
+            progress.phase("waiting for another build of this environment")
+        progress.update("")
 
     with exclusive(folder.with_name(f"{folder.name}.lock"), waiting) as held:
         done = interpreter_in(folder)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dynctl.errors import HostError
+
+
+POLL_S = 0.2
 
 
 def cache_root() -> Path:
@@ -32,8 +37,8 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
-    """Holds the lock file; calls `waiting` once where another process has it. Yields the descriptor.
+def exclusive(path: Path, waiting: Callable[[int], None]) -> Iterator[int]:
+    """Holds the lock file; yields its descriptor. While another process has it, calls `waiting` with 0, 1, 2, ...
 
     A child that inherits the descriptor keeps the lock until it ends too, so that nobody cleans up under a writer
     whose parent was killed. The file is never removed: another process may be waiting on it.
@@ -44,11 +49,13 @@ def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
     except OSError as error:
         raise HostError("the cache directory can't be written", where=str(path), why=str(error)) from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        for turn in itertools.count():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting(turn)
+                time.sleep(POLL_S)
         yield lock
     finally:
         os.close(lock)

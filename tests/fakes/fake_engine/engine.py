@@ -91,7 +91,7 @@ class Engine:
             metrics.finished(reason)
 
     async def _prepare(self, job: Job, prompt: list[int], output: Output, knobs: Knobs, stay: Stay) -> list[int]:
-        """From arrival to the first token: the tokens that the KV cache stands for. Waiting for remote KV is waiting."""
+        """From arrival to the first token: the tokens that the KV stands for. Waiting for remote KV is waiting."""
         arrived = time.perf_counter()
         await _pause(knobs.queue_delay_ms)
         kv = await self._remote_kv(job, prompt, output, knobs)
@@ -105,9 +105,7 @@ class Engine:
         self.metrics.prefill_s.observe(time.perf_counter() - scheduled)
         return kv
 
-    async def _generate(
-        self, model: tokens.Model, job: Job, output: Output, knobs: Knobs
-    ) -> AsyncGenerator[int, None]:
+    async def _generate(self, model: tokens.Model, job: Job, output: Output, knobs: Knobs) -> AsyncGenerator[int, None]:
         first = last = time.perf_counter()
         for number in range(job.max_tokens):
             if number:
@@ -126,8 +124,10 @@ class Engine:
         if self.config.role != "worker":
             before = self.pool.expired
             for request in self.pool.expire():
-                say(f"WARNING Releasing expired KV blocks for request {request} which were "
-                    "retrieved by 0 remote worker(s) before lease expired.")
+                say(
+                    f"WARNING Releasing expired KV blocks for request {request} which were "
+                    "retrieved by 0 remote worker(s) before lease expired."
+                )
             self.metrics.expired.inc(self.pool.expired - before)
             self.metrics.late.inc(self.side.notified_late)
             self.side.notified_late = 0

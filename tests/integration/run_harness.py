@@ -1,0 +1,328 @@
+"""A home of its own for each test: state, cache, sockets, ports and run name; and the command line, run inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+import yaml
+
+PATIENCE_S = 120.0
+"""How long anything may take on a slow and busy machine before it counts as stuck."""
+MARK = "DYNCTL_TEST_HOME"
+"""In the environment of everything that a test starts, whatever becomes of its parents."""
+FRONTEND_PORTS = range(30000, 32768)
+"""Above the ports that runs are given, below those that the kernel gives to clients."""
+_NOT_INHERITED = ("DYNCTL_", "FAKE_ENGINE_", "UCX_", "NIXL_", "VLLM_", "XDG_", "HF_")
+_ports = itertools.count()
+
+T = dict[str, Any]
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+    """The first true value of `condition`; AssertionError naming `what` when none comes in time."""
+    end = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"did not happen within {timeout_s:g} s: {what}"
+        time.sleep(0.02)
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """stdout as one document."""
+        return json.loads(self.out)
+
+    def error(self) -> dict[str, list[str]]:
+        """The lines of its error by kind: error, at, why, fix and the log tail `|`. No traceback is tolerated."""
+        assert "Traceback" not in self.err, self.err
+        found: dict[str, list[str]] = {"error": [], "at": [], "why": [], "fix": [], "|": []}
+        for line in self.err.splitlines():
+            word, _, rest = line.strip().partition(" ")
+            if word == "error:" and line.startswith("error:"):
+                found["error"].append(rest)
+            elif line.startswith("  ") and word in found:
+                found[word].append(rest.strip())
+        return found
+
+
+class Command:
+    """A command that runs on: its output goes to files, so that it never waits for a reader."""
+
+    def __init__(self, argv: list[str], env: Mapping[str, str], cwd: Path, **options: Any) -> None:
+        self._out, self._err = (Path(tempfile.mkstemp(dir=cwd)[1]) for _ in range(2))
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options}
+            self.process = subprocess.Popen(argv, env=env, cwd=cwd, **streams)
+
+    @property
+    def out(self) -> str:
+        """stdout so far."""
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        """stderr so far."""
+        return self._err.read_text()
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> Result:
+        """Its end. It is killed when it does not come in time."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"no end within {timeout_s:g} s\n{self.out[-3000:]}\n{self.err[-3000:]}") from None
+        return Result(code, self.out, self.err)
+
+    def says(self, text: str, timeout_s: float = PATIENCE_S) -> None:
+        """Waits until stderr or stdout has `text`."""
+
+        def said() -> bool:
+            if text in self.err or text in self.out:
+                return True
+            assert self.process.poll() is None, f"ended before it said {text!r}: {self.out}\n{self.err}"
+            return False
+
+        until(said, f"the command says {text!r}", timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+
+class Home:
+    """One test's world. `name` is that of its run."""
+
+    def __init__(self, python: str, model: Path, worker: int = 0, workers: int = 1) -> None:
+        # short: the control socket's path has a limit
+        self.dir = Path(tempfile.mkdtemp(prefix="dyn", dir="/tmp"))
+        self.model = model
+        self._share = (worker, workers)
+        self.name = self.new_name()
+        self.port = self.free_port()
+        for part in ("state", "cache", "tmp", "record", "work"):
+            (self.dir / part).mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        self.env = {
+            **kept,
+            MARK: str(self.dir),
+            "XDG_STATE_HOME": str(self.dir / "state"),
+            "XDG_CACHE_HOME": str(self.dir / "cache"),
+            "TMPDIR": str(self.dir / "tmp"),
+            "DYNCTL_ENGINE_PYTHON": python,
+            "FAKE_ENGINE_CONTROL": str(self.dir / "control.json"),
+            "FAKE_ENGINE_RECORD": str(self.dir / "record"),
+            "NO_COLOR": "1",
+        }
+
+    # what goes in
+
+    def new_name(self) -> str:
+        """A run's name. Parallel tests plan their ports from different windows, which follow from the name."""
+        worker, workers = self._share
+        while True:
+            name = f"t{uuid.uuid4().hex[:10]}"
+            if zlib.crc32(name.encode()) % 100 * workers // 100 == worker:
+                return name
+
+    def free_port(self) -> int:
+        """A port for a frontend, from this test process's share of them."""
+        worker, workers = self._share
+        while True:
+            port = FRONTEND_PORTS[(next(_ports) * workers + worker + os.getpid()) % len(FRONTEND_PORTS)]
+            if port % workers == worker:
+                with socket.socket() as probe, contextlib.suppress(OSError):
+                    probe.bind(("127.0.0.1", port))
+                    return port
+
+    def topology(self, changes: T | None = None, *, aggregated: bool = False, file: str = "topology.yaml") -> Path:
+        """A topology file: one prefill and one decode worker of the fake model, with `changes` merged in."""
+        role: T = {"workers": 1}
+        roles: T = {"worker": role} if aggregated else {"prefill": role, "decode": dict(role)}
+        base: T = {
+            "schema": 1,
+            "name": self.name,
+            "model": str(self.model),
+            "served_name": "fake",
+            "frontend": {"port": self.port},
+            "roles": roles,
+        }
+        path = self.dir / "work" / file
+        path.write_text(yaml.safe_dump(_merged(base, changes or {}), sort_keys=False))
+        return path
+
+    def control(self, **knobs: Any) -> None:
+        """What the fake engines do from now on: knobs of all, or sections by role or port."""
+        partial = self.dir / "control.partial"
+        partial.write_text(json.dumps(knobs))
+        partial.rename(self.dir / "control.json")
+
+    # commands
+
+    def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Command:
+        """Starts `dynctl` with these arguments."""
+        argv = [sys.executable, "-m", "dynctl", *map(str, arguments)]
+        return Command(argv, {**self.env, **(env or {})}, self.dir / "work", **options)
+
+    def script(self, code: str, *arguments: str) -> Command:
+        """Starts Python code in this world."""
+        return Command([sys.executable, "-c", code, *arguments], self.env, self.dir / "work")
+
+    def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
+        """Runs `dynctl` to its end."""
+        return self.start(*arguments, env=env).wait()
+
+    def up(self, changes: T | None = None, *arguments: str, aggregated: bool = False) -> None:
+        """`up -d` of the usual topology, which must become ready."""
+        done = self.run("up", "-d", self.topology(changes, aggregated=aggregated), *arguments)
+        assert done.code == 0, f"{done.out}\n{done.err}\n{self.logs()}"
+
+    def status(self) -> T:
+        """`status --json`, whatever its exit code."""
+        done = self.run("status", self.name, "--json")
+        assert done.code in (0, 5), done.err
+        found: T = done.json()
+        return found
+
+    def await_status(self, accepted: Callable[[T], bool], what: str) -> T:
+        """The first status that is accepted."""
+
+        def look() -> T | None:
+            found = self.status()
+            return found if accepted(found) else None
+
+        found: T = until(look, what)
+        return found
+
+    # what comes out
+
+    @property
+    def url(self) -> str:
+        """The frontend's."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory on disk."""
+        (found,) = (self.dir / "state" / "dynctl").glob(f"*/{self.name}")
+        return found
+
+    def ask(self, prompt: str = "a word or two", max_tokens: int = 8, **more: Any) -> httpx.Response:
+        """A completion by the frontend, not streamed."""
+        body = {"model": "fake", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **more}
+        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
+
+    def stream(self, prompt: str = "a word or two", max_tokens: int = 8, **more: Any) -> Iterator[str]:
+        """The data lines of a streamed completion, as they come."""
+        body = {"model": "fake", "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "stream": True, **more}
+        url = f"{self.url}/v1/completions"
+        with httpx.stream("POST", url, json=body, timeout=PATIENCE_S, trust_env=False) as response:
+            assert response.status_code == 200, response.read()
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    yield line.removeprefix("data: ")
+
+    def events(self) -> list[T]:
+        """The run's events on disk."""
+        lines = (self.run_dir / "events.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def states(self, process: str | None = None) -> list[str]:
+        """The states that a process, or the run, went through."""
+        kind = "process.state" if process else "run.state"
+        return [e["state"] for e in self.events() if e["kind"] == kind and e.get("process") == process]
+
+    def requests(self, role: str) -> list[T]:
+        """Requests that the workers of a role finished."""
+        files = (self.dir / "record").glob(f"{role}-*.jsonl")
+        lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [line for line in lines if line["event"] == "finished"]
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failing test to show."""
+        files = sorted((self.dir / "state").glob("dynctl/*/*/logs/*.log"))
+        return "\n".join(f"--- {f.stem}\n{f.read_text(errors='replace')[-2000:]}" for f in files)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that was started from here, or by what was: by environment, or by the fake's titles."""
+        mark = f"{MARK}={self.dir}".encode()
+        found = []
+        for pid in psutil.pids():
+            with contextlib.suppress(OSError, psutil.Error):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    process = psutil.Process(pid)
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        found.append(process)
+        return found
+
+    def nothing_left(self) -> None:
+        """Waits until every process is gone."""
+
+        def gone() -> bool:
+            return not self.processes()
+
+        try:
+            until(gone, "every process of the test ends", 20.0)
+        except AssertionError:
+            left = [(p.pid, " ".join(p.cmdline())[:200]) for p in self.processes()]
+            raise AssertionError(f"left over: {left}\n{self.logs()}") from None
+
+    def close(self) -> None:
+        """Ends what is left of the test's runs, by the means that users have; nothing may be left after that."""
+        try:
+            for record in (self.dir / "state").glob("dynctl/*/*/run.json"):
+                if self.processes():
+                    self.run("down", record.parent.name, "--kill")
+            self.nothing_left()
+        finally:
+            for process in self.processes():
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def _merged(base: T, changes: T) -> T:
+    """`changes` over `base`; None takes a key away."""
+    out = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            out.pop(key, None)
+        elif isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = _merged(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it is gone or a zombie."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
