@@ -106,6 +106,11 @@ class Watch:
             raise RuntimeFailure("processes of the run can't be ended", why=self._gone.survivors)
         if self._signals:
             return 128 + self._signals[0]
+        if self._gone and not self._ready:
+            raise RuntimeFailure(
+                f"`{self._plan.name}` was ended before it was ready",
+                why="somebody else asked for its end (`dynctl down`, or a signal to its supervisor)",
+            )
         if self._gone is None and self._status:
             self._farewell(self._status)
         return 0

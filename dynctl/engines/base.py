@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -60,8 +60,18 @@ def adapter(topology: Topology) -> EngineAdapter:
 
 
 def flag_name(key: str) -> str:
-    """A flag as users may write it (`--max_model_len`, `max-model-len`, `tp`) in its one spelling without dashes."""
-    return key.lstrip("-").replace("_", "-").partition("=")[0]
+    """A flag as users may write it (`--max_model_len`, `max-model-len`, `tp`) in its one spelling without dashes.
+
+    After a dot comes a key within a JSON flag (`hf-overrides.rope_scaling`): it stays as it is.
+    """
+    name, dot, inner = key.lstrip("-").partition("=")[0].partition(".")
+    return name.replace("_", "-") + dot + inner
+
+
+def _owner(key: str, engine: EngineAdapter) -> str | None:
+    """What to use instead of a flag that dynctl sets; argparse takes any beginning of a flag for the whole."""
+    name = flag_name(key).partition(".")[0].removeprefix("no-")
+    return next((use for flag, use in engine.owned_flags.items() if flag.startswith(name)), None)
 
 
 def refuse_owned_flags(topology: Topology, engine: EngineAdapter) -> None:
@@ -69,8 +79,7 @@ def refuse_owned_flags(topology: Topology, engine: EngineAdapter) -> None:
     for role in ("prefill", "decode", "worker"):
         spec = getattr(topology.roles, role)
         for key in spec.args if spec else ():
-            use = engine.owned_flags.get(flag_name(key)) or engine.owned_flags.get(flag_name(key).removeprefix("no-"))
-            if use:
+            if use := _owner(key, engine):
                 raise UsageError(
                     f"`{key}` is set by dynctl and can't be given in args",
                     where=topology.where("roles", role, "args", key),
@@ -83,14 +92,25 @@ def refuse_disagreement(topology: Topology, engine: EngineAdapter) -> None:
     prefill, decode = topology.roles.prefill, topology.roles.decode
     if not (prefill and decode):
         return
-    one = {flag_name(key): value for key, value in prefill.args.items()}
-    other = {flag_name(key): value for key, value in decode.args.items()}
     for flag, default in engine.must_agree.items():
-        a, b = one.get(flag, default), other.get(flag, default)
-        if str(a) != str(b):
+        a, b = _said(prefill.args, flag, default), _said(decode.args, flag, default)
+        if a != b and str(a) != str(b):
             raise UsageError(
                 f"prefill and decode must agree on `{flag}`: {a} and {b}",
                 where=topology.where("roles", "decode", "args"),
                 why="decode would refuse the KV cache at the handshake (compatibility hash)",
                 fix=f"give both roles the same `{flag}`",
             )
+
+
+def _said(args: Mapping[str, Any], flag: str, default: str) -> Any:
+    """The value that `args` give the flag: `flag`, `no-flag` or `flag.key`."""
+    given = {flag_name(key): value for key, value in args.items()}
+    if inner := {name: value for name, value in given.items() if name.startswith(f"{flag}.")}:
+        return inner
+    for name, on in ((flag, "true"), (f"no-{flag}", "false")):
+        if name in given:
+            value = given[name]
+            off = "false" if on == "true" else "true"
+            return on if value is None or value is True else off if value is False else value
+    return default

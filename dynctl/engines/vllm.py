@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -36,7 +37,10 @@ class Vllm:
         "device-ids": "use `roles.<role>.pin`",
         "api-key": "use `frontend.api_keys_file`: clients talk to the frontend",
         "uds": "workers listen on loopback ports",
+        "ssl-keyfile": "workers listen on loopback without TLS",
+        "ssl-certfile": "workers listen on loopback without TLS",
         "headless": "dynctl starts whole workers",
+        "config": "write its flags into `roles.<role>.args`",
     }
     must_agree: Mapping[str, str] = {
         "dtype": "auto",
@@ -60,9 +64,9 @@ class Vllm:
     def block_tokens(self, topology: Topology, role: Role, *, on_gpu: bool) -> int:
         """The block size asked for; on CPU vLLM's default is 128, on GPUs it depends on the attention backend."""
         asked = _argument(_role(topology, role), "block-size")
-        if isinstance(asked, int):
-            return asked
-        return 0 if on_gpu else CPU_BLOCK_TOKENS
+        if asked is None:
+            return 0 if on_gpu else CPU_BLOCK_TOKENS
+        return int(str(asked)) if str(asked).isdecimal() else 0
 
     def value_type(self, topology: Topology, role: Role, *, on_gpu: bool) -> tuple[str | None, str | None]:
         """The dtype (float32 on CPU unless asked otherwise) and KV cache dtype given to vLLM."""
@@ -129,7 +133,7 @@ def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) 
     transport = topology.transport
     extra: dict[str, object] = {
         "backends": [transport.backend.upper()],
-        "kv_lease_duration": int(transport.lease_s),
+        "kv_lease_duration": math.ceil(transport.lease_s),  # vLLM takes whole seconds
         **transport.connector,
     }
     config = {

@@ -130,6 +130,8 @@ class Client:
         """A connection is up."""
         self._open.add(connection)
         self._gone.clear()
+        if self._closed:  # it was on its way while the client closed
+            connection.close()
 
     def release(self, connection: Upstream) -> None:
         """A connection finished its call and may carry another."""

@@ -60,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
         self.deadline = self._server.clock() + self._server.limits.head_s
         self._server.opened(self)
+        if self._server.stopping:  # accepted just before the listener closed
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dynctl.engines.spec import Role, Seat
 from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import Gpu, Hardware, cpu_list
 from dynctl.plan.ports import PortAllocator
-from dynctl.topology.schema import RoleSpec, Topology
+from dynctl.topology.schema import Pin, RoleSpec, Topology
 
 WORKER_ROLES: tuple[Role, ...] = ("prefill", "decode", "worker")
 
 
-def place(topology: Topology, hardware: Hardware, ports: PortAllocator, needs: Mapping[str, int]) -> tuple[Seat, ...]:
-    """A seat for every worker. `needs` names the ports each worker wants and how many consecutive ones.
+def place(
+    topology: Topology, hardware: Hardware, ports: PortAllocator, needs: Mapping[Role, Mapping[str, int]]
+) -> tuple[Seat, ...]:
+    """A seat for every worker. `needs` names the ports that a worker of each role wants, and how many consecutive ones.
 
-    Raises HostError when there are too few GPUs, UsageError for a pin that names one that is not there.
+    Raises HostError when there are too few GPUs, UsageError for a pin that names what is not there or not free.
     """
     wanted = [(role, spec, index) for role, spec in roles(topology) for index in range(spec.workers)]
     gpus = _Gpus(hardware, sum(spec.gpus_per_worker for _, spec, _ in wanted))
+    for role, spec, index in wanted:
+        where = topology.where("roles", role, "pin", index)
+        _refuse_absent_nics(hardware, f"{role}-{index}", _pin(spec, index).nics or (), where)
+        gpus.pin(f"{role}-{index}", _pin(spec, index).gpus or (), where)
     cores = _core_slices(hardware, len(wanted))
     return tuple(
-        _seat(role, spec, index, gpus, cores[at], {name: ports.take(count) for name, count in needs.items()})
+        _seat(role, spec, index, gpus, cores[at], _take_ports(ports, needs[role]))
         for at, (role, spec, index) in enumerate(wanted)
     )
 
@@ -33,29 +39,56 @@ def roles(topology: Topology) -> list[tuple[Role, RoleSpec]]:
     return [(role, spec) for role, spec in found if spec is not None]
 
 
+def _take_ports(ports: PortAllocator, needs: Mapping[str, int]) -> dict[str, int]:
+    """Ports by name; of several consecutive ones the first has the name alone, the others a number after it."""
+    taken: dict[str, int] = {}
+    for name, count in needs.items():
+        first = ports.take(count)
+        taken |= {f"{name}_{step}" if step else name: first + step for step in range(count)}
+    return taken
+
+
 def _seat(role: Role, spec: RoleSpec, index: int, gpus: _Gpus, cores: tuple[int, ...], ports: dict[str, int]) -> Seat:
-    pin = spec.pin[index] if spec.pin and index < len(spec.pin) else None
-    taken = gpus.take(spec.gpus_per_worker, tuple(pin.gpus or ()) if pin else (), f"{role}-{index}")
+    taken = gpus.take(f"{role}-{index}", spec.gpus_per_worker)
     return Seat(
         id=f"{role}-{index}",
         role=role,
         index=index,
         gpus=tuple(gpu.index for gpu in taken),
         gpu_uuids=tuple(gpu.uuid for gpu in taken),
-        nics=tuple(pin.nics or ()) if pin else (),
+        nics=tuple(_pin(spec, index).nics or ()),
         numa=taken[0].numa if taken else None,
         cpus=cpu_list(cores) if cores else None,
         ports=ports,
     )
 
 
+def _pin(spec: RoleSpec, index: int) -> Pin:
+    return spec.pin[index] if spec.pin and index < len(spec.pin) else Pin()
+
+
+def _refuse_absent_nics(hardware: Hardware, worker: str, names: Iterable[str], where: str) -> None:
+    known = {nic.name: nic for nic in hardware.nics}
+    for name in names:
+        if name not in known or not known[name].active_ports:
+            why = "has no active port" if name in known else "does not exist"
+            usable = ", ".join(nic.name for nic in hardware.nics if nic.active_ports) or "none"
+            raise UsageError(
+                f"{worker} is pinned to {name}, which {why}",
+                where=where,
+                why=f"RDMA devices with an active port: {usable}",
+                fix="name one of these, or leave `nics` out",
+            )
+
+
 class _Gpus:
-    """Whole GPUs in NVML order; those a process already uses are passed over."""
+    """Whole GPUs in NVML order; those a process already uses are passed over, and pinned ones kept for their worker."""
 
     def __init__(self, hardware: Hardware, wanted: int) -> None:
         self._on_cpu = not hardware.has_gpu()
         self._all = {gpu.index: gpu for gpu in hardware.gpus}
         self._free = {gpu.index: gpu for gpu in hardware.gpus if not gpu.holders}
+        self._pinned: dict[str, list[Gpu]] = {}
         if not self._on_cpu and wanted > len(self._free):
             busy = [f"GPU {g.index} is held by {', '.join(g.holders)}" for g in hardware.gpus if g.holders]
             raise HostError(
@@ -65,15 +98,31 @@ class _Gpus:
                 fix="ask for fewer workers or a smaller tp, or end what holds the GPUs",
             )
 
-    def take(self, count: int, pinned: tuple[int, ...], worker: str) -> list[Gpu]:
+    def pin(self, worker: str, indexes: Iterable[int], where: str) -> None:
+        """Keeps these GPUs for that worker."""
+        for index in indexes:
+            if index not in self._free:
+                free = ", ".join(map(str, self._free)) or "none"
+                raise UsageError(
+                    f"{worker} is pinned to GPU {index}, which {self._hindrance(index)}",
+                    where=where,
+                    why=f"GPUs that are free: {free}",
+                    fix="name free ones, or leave `gpus` out",
+                )
+            self._pinned.setdefault(worker, []).append(self._free.pop(index))
+
+    def take(self, worker: str, count: int) -> list[Gpu]:
+        """The worker's own GPUs, or the first free ones."""
         if self._on_cpu:
             return []
-        for index in pinned:
-            if index not in self._free:
-                why = "is taken" if index in self._all else "does not exist"
-                raise UsageError(f"{worker} is pinned to GPU {index}, which {why}", where="roles.*.pin")
-        chosen = list(pinned) or sorted(self._free)[:count]
-        return [self._free.pop(index) for index in chosen]
+        return self._pinned.get(worker) or [self._free.pop(index) for index in sorted(self._free)[:count]]
+
+    def _hindrance(self, index: int) -> str:
+        if index not in self._all:
+            return "does not exist"
+        if holders := self._all[index].holders:
+            return f"is held by {', '.join(holders)}"
+        return f"{next(worker for worker, gpus in self._pinned.items() if self._all[index] in gpus)} has"
 
 
 def _core_slices(hardware: Hardware, workers: int) -> list[tuple[int, ...]]:

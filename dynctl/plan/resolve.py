@@ -24,7 +24,7 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     _refuse_incomplete_engine(topology, facts)
     _refuse_taken_frontend_port(topology, facts)
     ports = PortAllocator(topology.name, {**facts.taken_ports, topology.frontend.port: "the frontend"})
-    needs = engine.port_needs(topology, roles(topology)[0][0])
+    needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
     seats = place(topology, facts.hardware, ports, needs)
     transport = plan_transport(topology, facts.hardware, seats)
     workers = tuple(engine.process(topology, seat, _context(topology, facts, seat, seats, transport)) for seat in seats)
@@ -94,7 +94,8 @@ def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:
     on_gpu = facts.hardware.has_gpu()
     dtype, cache_dtype = engine.value_type(topology, "decode", on_gpu=on_gpu)
     block_tokens = engine.block_tokens(topology, "decode", on_gpu=on_gpu)
-    return kv_shape(facts.model.config, dtype=dtype, cache_dtype=cache_dtype, block_tokens=block_tokens)
+    tp = topology.role("decode").tp
+    return kv_shape(facts.model.config, dtype=dtype, cache_dtype=cache_dtype, block_tokens=block_tokens, tp=tp)
 
 
 def _refuse_incomplete_engine(topology: Topology, facts: Facts) -> None:
@@ -117,7 +118,7 @@ def _refuse_taken_frontend_port(topology: Topology, facts: Facts) -> None:
             f"port {topology.frontend.port} is in use",
             where=topology.where("frontend", "port"),
             why=f"held by {holder}",
-            fix=f"end it, or choose another: `--set frontend.port={topology.frontend.port + 1}`",
+            fix=f"end it, or choose another: `--set frontend.port={topology.frontend.port % 65535 + 1}`",
         )
 
 

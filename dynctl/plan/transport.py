@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dynctl.engines.spec import Seat
 from dynctl.errors import TransportError
+from dynctl.fabric.verdict import tls_classes
 from dynctl.hardware.values import Hardware
 from dynctl.plan.values import CLASS_ORDER, PlannedPair, PlannedTransport, TransportClass
 from dynctl.topology.schema import Topology
@@ -22,35 +23,40 @@ def plan_transport(topology: Topology, hardware: Hardware, seats: tuple[Seat, ..
     )
 
 
-def best_path(hardware: Hardware, source: Seat, target: Seat) -> tuple[TransportClass, str]:
-    """The best class that the hardware offers this pair, and why. Same node."""
+def paths(hardware: Hardware, source: Seat, target: Seat) -> dict[TransportClass, str]:
+    """The classes that the hardware offers this pair, best first, and why each is the best. Same node."""
+    offered: dict[TransportClass, str] = {}
     if hardware.has_gpu():
         if _nvlink(hardware, source, target):
-            return "nvlink", "their GPUs are NVLink peers"
+            offered["nvlink"] = "their GPUs are NVLink peers"
         if hardware.has_rdma():
-            return "rdma", "no NVLink between their GPUs; RDMA ports are active"
-        return "tcp", "no NVLink between their GPUs and no active RDMA port"
+            offered["rdma"] = "no NVLink between their GPUs; RDMA ports are active"
+        offered["tcp"] = "no NVLink between their GPUs and no active RDMA port"
+        return offered
     if hardware.cma.allowed:
-        return "shm", f"host memory on one node, CMA is permitted ({hardware.cma.reason})"
-    return "tcp", f"host memory on one node, CMA is not permitted ({hardware.cma.reason})"
+        offered["shm"] = f"host memory on one node, CMA is permitted ({hardware.cma.reason})"
+    offered["tcp"] = f"host memory on one node, CMA is not permitted ({hardware.cma.reason})"
+    return offered
 
 
 def _pair(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> PlannedPair:
-    offered, reason = best_path(hardware, source, target)
+    every = paths(hardware, source, target)
+    offered, reason = next(iter(every.items()))
     require = topology.transport.require
     if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require):
         raise _too_slow(topology, offered, reason, hardware, source, target)
-    path, reason = _narrowed(topology, offered, reason)
+    path, reason = _narrowed(topology, every)
     floor = path if require == "auto" else require
     return PlannedPair(from_=source.id, to=target.id, path=path, floor=floor, reason=reason)
 
 
-def _narrowed(topology: Topology, offered: TransportClass, reason: str) -> tuple[TransportClass, str]:
-    """A UCX_TLS of tcp alone lowers what can be expected; the verdict is still read from UCX."""
-    tls = topology.transport.env.get("UCX_TLS", "")
-    if tls and set(tls.replace(" ", "").split(",")) <= {"tcp", "self"}:
-        return "tcp", f"transport.env sets UCX_TLS={tls}"
-    return offered, reason
+def _narrowed(topology: Topology, offered: dict[TransportClass, str]) -> tuple[TransportClass, str]:
+    """The best path that UCX_TLS leaves: it lowers what can be expected; the verdict is still read from UCX."""
+    best, reason = next(iter(offered.items()))
+    tls = topology.transport.env.get("UCX_TLS", "").strip()
+    allowed = tls_classes(tls) if tls else frozenset(CLASS_ORDER)
+    path = next((path for path in offered if path in allowed), best)
+    return path, reason if path == best else f"transport.env sets UCX_TLS={tls}"
 
 
 def _nvlink(hardware: Hardware, source: Seat, target: Seat) -> bool:

@@ -18,6 +18,7 @@ from dynctl.telemetry.scrape import EngineSample
 from dynctl.telemetry.status import PairStatus
 
 PROOF_TOKENS = 4
+PROOF_WORDS = 64
 SETTLE_S = 15.0
 POLL_S = 0.05
 DEFAULT_BLOCK_TOKENS = 128
@@ -59,7 +60,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
         before = await self.client.sample(mover)
         seed = secrets.token_hex(8)
         answer = await self.client.complete(
-            prompt(seed, 2 * (self.kv.block_tokens or DEFAULT_BLOCK_TOKENS) + 16),
+            prompt(seed, PROOF_WORDS),
             route=f"{pair.from_}>{pair.to}",
             salt=seed,
             max_tokens=PROOF_TOKENS,

@@ -57,6 +57,16 @@ class Viewer:
     def __init__(self, writer: asyncio.StreamWriter, attach: Attach) -> None:
         self._writer, self.attach = writer, attach
 
+    def writes_to(self, writer: asyncio.StreamWriter) -> bool:
+        """Whether this viewer sits at that connection."""
+        return self._writer is writer
+
+    async def let_go(self, timeout_s: float) -> None:
+        """Gives it the time to read what was sent, then ends its connection."""
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._writer.drain(), timeout_s)
+        self._writer.close()
+
     def send(self, message: FromSupervisor) -> None:
         """Queues a message; a viewer that does not read is disconnected."""
         if self._writer.is_closing():
@@ -87,10 +97,7 @@ class Control:
 
     async def flush(self, timeout_s: float = 2.0) -> None:
         """Gives viewers the time to read what was sent, then lets them go."""
-        for viewer in tuple(self._viewers):
-            with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(viewer._writer.drain(), timeout_s)
-                viewer._writer.close()
+        await asyncio.gather(*(viewer.let_go(timeout_s) for viewer in tuple(self._viewers)))
 
     def tell_viewers(self, message: FromSupervisor) -> None:
         """Sends to every viewer; request events only to those that asked."""
@@ -146,6 +153,8 @@ class Control:
     def _view(
         self, writer: asyncio.StreamWriter, attach: Attach, leave: list[Callable[[], None]], *, replay: bool
     ) -> None:
+        if any(viewer.writes_to(writer) for viewer in self._viewers):
+            return  # a viewer that asks for the end goes on viewing
         viewer = Viewer(writer, attach)
         for event in self._desk.past_events() if replay else ():
             viewer.send(Happened(event=event))

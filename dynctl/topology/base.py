@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dynctl.topology.durations import PATTERN, parse_duration
@@ -58,6 +67,10 @@ def _milliseconds(value: Any) -> float:
     return _in_seconds(value, "ms") * 1000.0
 
 
+def _spelled(value: float, unit: str) -> str:
+    return f"{value:.6f}".rstrip("0").rstrip(".") + unit
+
+
 def _printable(value: str) -> str:
     if not value.strip():
         raise wrong("must not be empty")
@@ -97,11 +110,21 @@ def _flag_names(value: dict[str, Any]) -> dict[str, Any]:
 _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": PATTERN})
 _SCALAR_SCHEMA: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 
-Seconds = Annotated[float, BeforeValidator(_seconds), _DURATION_SCHEMA]
-"""A duration, kept in seconds."""
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    PlainSerializer(lambda value: _spelled(value, "s"), when_used="json"),
+    _DURATION_SCHEMA,
+]
+"""A duration, kept in seconds; in JSON with its unit again, so that a kept topology can be read back."""
 
-Milliseconds = Annotated[float, BeforeValidator(_milliseconds), _DURATION_SCHEMA]
-"""A duration, kept in milliseconds."""
+Milliseconds = Annotated[
+    float,
+    BeforeValidator(_milliseconds),
+    PlainSerializer(lambda value: _spelled(value, "ms"), when_used="json"),
+    _DURATION_SCHEMA,
+]
+"""A duration, kept in milliseconds; in JSON with its unit again."""
 
 Text = Annotated[str, AfterValidator(_printable), WithJsonSchema({"type": "string", "minLength": 1})]
 """One line of text."""

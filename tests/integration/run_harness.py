@@ -31,7 +31,7 @@ MARK = "DYNCTL_TEST_HOME"
 FRONTEND_PORTS = range(30000, 32768)
 """Above the ports that runs are given, below those that the kernel gives to clients."""
 _NOT_INHERITED = ("DYNCTL_", "FAKE_ENGINE_", "UCX_", "NIXL_", "VLLM_", "XDG_", "HF_")
-_ports = itertools.count()
+_ports = itertools.count(os.getpid() % 1000)
 
 T = dict[str, Any]
 
@@ -155,11 +155,10 @@ class Home:
         """A port for a frontend, from this test process's share of them."""
         worker, workers = self._share
         while True:
-            port = FRONTEND_PORTS[(next(_ports) * workers + worker + os.getpid()) % len(FRONTEND_PORTS)]
-            if port % workers == worker:
-                with socket.socket() as probe, contextlib.suppress(OSError):
-                    probe.bind(("127.0.0.1", port))
-                    return port
+            port = FRONTEND_PORTS[(next(_ports) * workers + worker) % len(FRONTEND_PORTS)]
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
     def topology(self, changes: T | None = None, *, aggregated: bool = False, file: str = "topology.yaml") -> Path:
         """A topology file: one prefill and one decode worker of the fake model, with `changes` merged in."""

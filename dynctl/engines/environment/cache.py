@@ -12,7 +12,6 @@ from pathlib import Path
 
 from dynctl.errors import HostError
 
-
 POLL_S = 0.2
 
 

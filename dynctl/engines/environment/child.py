@@ -62,20 +62,27 @@ def run_child(
     reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
     reader.start()
     try:
-        while True:
-            try:
-                line = lines.get(timeout=tick_s)
-            except queue.Empty:
-                on_tick()
-                continue
-            if line is None:
-                return process.wait()
-            on_line(line)
+        _relay(lines, on_line, on_tick, tick_s)
+        return process.wait()
     finally:
         _end(process)
         reader.join(timeout=5)
         if not reader.is_alive():
             process.stdout.close()
+
+
+def _relay(
+    lines: queue.SimpleQueue[str | None], on_line: Callable[[str], None], on_tick: Callable[[], None], tick_s: float
+) -> None:
+    while True:
+        try:
+            line = lines.get(timeout=tick_s)
+        except queue.Empty:
+            on_tick()
+            continue
+        if line is None:
+            return
+        on_line(line)
 
 
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:

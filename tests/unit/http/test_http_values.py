@@ -7,9 +7,13 @@ import asyncio
 import pytest
 
 from dynctl.errors import UsageError
+from dynctl.http.client import Client
+from dynctl.http.connection import Connection
 from dynctl.http.message import Headers, Request, encode_head, end_to_end, status_line
 from dynctl.http.origin import Origin, parse_origin
 from dynctl.http.responder import Responder
+from dynctl.http.server import Server
+from dynctl.http.upstream import Upstream
 
 
 class Transport(asyncio.Transport):
@@ -25,6 +29,9 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.aborted = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
     @property
     def text(self) -> bytes:
@@ -172,3 +179,28 @@ def test_misuse_is_told() -> None:
         subject.start(200, [])
     with pytest.raises(RuntimeError):
         subject.write(b"a")
+
+
+async def test_a_connection_that_was_accepted_while_stopping_is_cut() -> None:
+    async def handler(request: Request, responder: Responder) -> None:
+        raise AssertionError("no request was sent")
+
+    server = Server(handler)
+    server.stop_accepting()
+    transport = Transport()
+    connection = Connection(server, asyncio.get_running_loop())
+    connection.connection_made(transport)
+    assert transport.aborted
+    connection.connection_lost(None)
+    await server.close()
+
+
+async def test_a_connection_that_comes_up_while_the_client_closes_is_cut() -> None:
+    client = Client()
+    await client.close()
+    transport = Transport()
+    upstream = Upstream(client, Origin("h", 1))
+    upstream.connection_made(transport)
+    assert transport.aborted
+    upstream.connection_lost(None)
+    await client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynctl.plan.kv import kv_shape
@@ -112,6 +112,7 @@ def test_odd_configurations_are_left_open(config: dict[str, Any]) -> None:
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-5, 500), st.text(max_size=4), st.lists(st.integers()))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.sampled_from([*QWEN3_32B, *DEEPSEEK_V3, "text_config", "layer_types"]), VALUES))
 def test_no_configuration_breaks_it(config: dict[str, Any]) -> None:
     assert weight(config) >= 0

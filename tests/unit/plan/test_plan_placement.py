@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynctl.engines.spec import ProcessSpec
@@ -84,7 +84,7 @@ def test_a_pin_that_can_not_be_kept(pin: str, machine: object, words: str) -> No
         made(pools(decode=f"{{pin: [{pin}]}}"), on=machine)  # type: ignore[arg-type]
     assert words in caught.value.cause
     assert caught.value.cause.startswith("decode-0 is pinned to ")
-    assert (caught.value.where or "").startswith("t.yaml:8 roles.decode.pin[0]")
+    assert (caught.value.where or "").startswith("t.yaml:7 roles.decode.pin[0]")
 
 
 def test_a_gpu_pinned_by_both_roles() -> None:
@@ -167,6 +167,7 @@ def test_no_ports_left() -> None:
 ROLE = st.builds(lambda workers, tp, dp: f"{{workers: {workers}, tp: {tp}, dp: {dp}}}", *[st.integers(1, 3)] * 3)
 
 
+@settings(deadline=None, max_examples=60)
 @given(prefill=ROLE, decode=ROLE, busy=st.sets(st.integers(0, 31), max_size=4), taken=st.sets(st.integers(0, 60)))
 def test_gpus_and_ports_are_disjoint(prefill: str, decode: str, busy: set[int], taken: set[int]) -> None:
     first = next(candidates("x"))
@@ -187,6 +188,7 @@ def test_gpus_and_ports_are_disjoint(prefill: str, decode: str, busy: set[int], 
     assert not set(used) & set(ports)
 
 
+@settings(deadline=None, max_examples=60)
 @given(cores=st.integers(1, 64), prefills=st.integers(1, 6), decodes=st.integers(1, 6))
 def test_cores_are_disjoint_and_two_are_left(cores: int, prefills: int, decodes: int) -> None:
     plan = made(CPU_1P1D, f"roles.prefill.workers={prefills}", f"roles.decode.workers={decodes}", on=cpu(cores))

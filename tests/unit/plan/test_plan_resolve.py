@@ -101,7 +101,7 @@ def test_user_settings_reach_the_plan() -> None:
 
 
 @pytest.mark.parametrize(("host", "url"), [
-    ("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000"),
+    ("127.0.0.1", "http://127.0.0.1:8000"), ("0.0.0.0", "http://127.0.0.1:8000"), ('"::"', "http://[::1]:8000"),
     ("::1", "http://[::1]:8000"), ("10.1.2.3", "http://10.1.2.3:8000"), ("gate.example", "http://gate.example:8000"),
 ])  # fmt: skip
 def test_the_url_by_which_the_frontend_is_reached(host: str, url: str) -> None:
