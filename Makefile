@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3.13 python3.12 python3.11 python3
 ENGINE ?= vllm
 VENV := .venv
+AGAIN := $(MAKE)  # under this name `make -n test` does not run what it should only print
 DYNCTL := $(VENV)/bin/dynctl
 
 .PHONY: help up down setup engine test check bench
@@ -58,9 +59,9 @@ test: ## everything: set-up, engine, checks, integration and end-to-end tests
 	  times+="$$(printf '%-12s %5d s%s' "$$name" $$((SECONDS - begin)) "$$([ $$code = 0 ] || echo '  failed')")"$$'\n'; \
 	  if [ $$code != 0 ]; then printf '\n%s' "$$times"; exit $$code; fi; \
 	}; \
-	stage setup $(MAKE) setup; \
-	stage engine $(MAKE) engine; \
-	stage check $(MAKE) check; \
+	stage setup $(AGAIN) setup; \
+	stage engine $(AGAIN) engine; \
+	stage check $(AGAIN) check; \
 	stage integration $(VENV)/bin/pytest -q tests/integration -n 2; \
 	stage e2e $(VENV)/bin/pytest -q tests/e2e; \
 	printf '\n%s' "$$times"

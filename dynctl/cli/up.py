@@ -40,9 +40,9 @@ def up(file: str | None, sets: list[str], options: UpOptions) -> int:
     with planning_lock():
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
         plan = resolve(topology, gather(topology), verify=options.verify)
-        socket = launch(plan)
+        connection = launch(plan, requests=options.verbose or options.sample)
         _keep_topology(plan, topology)
-    return Watch(plan, socket, options).run()
+    return Watch(plan, connection, options).run()
 
 
 def _topology(file: str | None, sets: list[str]) -> Topology:

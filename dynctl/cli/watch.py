@@ -13,7 +13,7 @@ from dynctl.cli.up import UpOptions
 from dynctl.errors import DynctlError, RuntimeFailure
 from dynctl.frontend.messages import RequestRecord
 from dynctl.plan.values import Plan
-from dynctl.runtime.client import SupervisorLost, ask_down, attach
+from dynctl.runtime.client import Connection, SupervisorLost, ask_down
 from dynctl.runtime.messages import Failed, FromSupervisor, Gone, Happened, Ready, StatusNow
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
@@ -29,9 +29,8 @@ GRACE_S = 30.0
 class Watch:
     """One viewer. Ctrl-C asks the run to drain, a second one kills; losing the terminal detaches once it is ready."""
 
-    def __init__(self, plan: Plan, socket: str, options: UpOptions) -> None:
-        self._plan, self._options = plan, options
-        self._connection = attach(socket, starter=True, requests=options.verbose or options.sample)
+    def __init__(self, plan: Plan, connection: Connection, options: UpOptions) -> None:
+        self._plan, self._connection, self._options = plan, connection, options
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._status: RunStatus | None = None
         self._signals: list[int] = []

@@ -21,7 +21,7 @@ CAUSES: tuple[tuple[str, str, str | None], ...] = (
         "find the holder with `ss -ltnp`; a left-over engine of another run is ended by `dynctl down`",
     ),
     (
-        r"(?i)out ?of ?memory|OutOfMemoryError|can(?:no|')t allocate memory|exceeds? available memory|less than desired "
+        r"(?i)out ?of ?memory|can(?:no|')t allocate memory|exceeds? available memory|less than desired "
         r"GPU memory|No available memory for the cache blocks",
         "out of memory",
         "lower `gpu-memory-utilization` or `max-model-len` in args, raise tp, or free the device",

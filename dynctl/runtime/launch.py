@@ -12,14 +12,16 @@ from dynctl.errors import RunStateError
 from dynctl.plan.values import Plan
 from dynctl.preflight.gather import self_command
 from dynctl.runtime import ownership
+from dynctl.runtime.client import Connection, attach
 from dynctl.store import paths
 from dynctl.store.run import RunStore, try_lock
 
 
-def launch(plan: Plan) -> str:
-    """Lays the run directory and starts the supervisor; the path of its control socket.
+def launch(plan: Plan, *, requests: bool = False) -> Connection:
+    """Lays the run directory and starts the supervisor; the starter's connection to it.
 
-    RunStateError when a run of that name is alive, supervised or not: nothing of it is touched.
+    The connection waits for the supervisor, not the other way round: however early this client is lost, the supervisor
+    learns of it. RunStateError when a run of that name is alive, supervised or not: nothing of it is touched.
     """
     store = RunStore(plan.name)
     lock = try_lock(paths.lock_path(plan.name))
@@ -29,6 +31,7 @@ def launch(plan: Plan) -> str:
         refuse_leftovers(store)
         record = store.create(plan, __version__)
         with _listener(record.socket) as listener:
+            starter = attach(record.socket, starter=True, requests=requests)
             descriptors = (lock.fileno(), listener.fileno())
             with open(store.log_path("supervisor"), "ab") as log:
                 subprocess.Popen(
@@ -40,7 +43,7 @@ def launch(plan: Plan) -> str:
                     pass_fds=descriptors,
                     cwd=store.dir,
                 )
-    return record.socket
+    return starter
 
 
 def already_running(name: str) -> RunStateError:

@@ -30,6 +30,7 @@ TRANSITIONS: dict[tuple[ProcessState, LifeEvent], ProcessState] = {
     ("crashed", "exhausted"): "failed",
     ("crashed", "stop"): "stopped",
     ("backing off", "spawn"): "starting",
+    ("backing off", "exhausted"): "failed",
     ("backing off", "stop"): "stopped",
     ("failed", "stop"): "stopped",
     ("stopping", "exit"): "stopped",

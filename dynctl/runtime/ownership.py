@@ -12,6 +12,8 @@ import psutil
 
 from dynctl.store.run import PROCESS_VARIABLE, RUN_ID_VARIABLE
 
+POLL_S = 0.05
+
 
 def processes_of(run_id: str, process_id: str | None = None) -> list[psutil.Process]:
     """Every live process whose environment carries the run's id (and that process's), in this pid namespace.
@@ -58,16 +60,19 @@ def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def end_all(find: Callable[[], list[psutil.Process]], *, grace_s: float, kill_s: float = 10.0) -> list[psutil.Process]:
-    """SIGTERM to all that `find` names, SIGKILL to what is left after `grace_s`; the survivors are returned."""
+    """SIGTERM to all that `find` names, SIGKILL to what is left after `grace_s`; the survivors are returned.
+
+    Nothing is collected here: psutil's own waiting would take the exit status from whoever started the process.
+    """
     deadline = time.monotonic() + grace_s
     found = find()
     signal_all(found, signal.SIGTERM)
     while time.monotonic() < deadline and (found := alive(find())):
-        psutil.wait_procs(found, timeout=0.2)
+        time.sleep(POLL_S)
     deadline = time.monotonic() + kill_s
     while (found := alive(find())) and time.monotonic() < deadline:
         signal_all(found, signal.SIGKILL)
-        psutil.wait_procs(found, timeout=0.5)
+        time.sleep(POLL_S)
     return found
 
 

@@ -18,12 +18,16 @@ from dynctl.store.run import PROCESS_VARIABLE, RUN_ID_VARIABLE
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
     """The process's whole environment: what is inherited less what steers the KV path, the plan's, and the run's id."""
     kept = {name: value for name, value in inherited.items() if not is_steering(name)}
-    return {**kept, "PYTHONUNBUFFERED": "1", **spec.env, RUN_ID_VARIABLE: run_id, PROCESS_VARIABLE: spec.id}
+    # engines rename their processes; setproctitle would write over the environment by which they are found
+    always = {"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1"}
+    return {**kept, **always, **spec.env, RUN_ID_VARIABLE: run_id, PROCESS_VARIABLE: spec.id}
 
 
 def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subprocess.Popen[bytes]:
     """Starts it. HostError when it can't be executed. Called from the main thread only."""
     before = os.sched_getaffinity(0)
+    if spec.cpus and not before.issuperset(parse_cpu_list(spec.cpus)):
+        raise HostError(f"this process may not use the cores {spec.cpus}", where=f"process {spec.id}")
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         if spec.cpus:

@@ -50,7 +50,7 @@ class LogTail:
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, 2) < self._offset:
-                    self._offset = 0  # copied and truncated by rotation
+                    self._offset, self._rest = 0, b""  # copied and truncated by rotation
                 file.seek(self._offset)
                 while chunk := file.read(READ_BYTES):
                     self._offset += len(chunk)

@@ -48,6 +48,8 @@ FIELDS = {
     "vllm:num_requests_running": "running",
     "vllm:num_requests_waiting": "waiting",
 }
+COUNTERS = tuple(dict.fromkeys(field for field in FIELDS.values() if field not in ("running", "waiting")))
+"""Fields that only rise while an engine lives."""
 
 
 def sample(text: str, at: float) -> EngineSample:

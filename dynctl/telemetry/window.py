@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from dynctl.frontend.messages import RequestRecord
-from dynctl.telemetry.scrape import EngineSample
+from dynctl.telemetry.scrape import COUNTERS, EngineSample
 from dynctl.telemetry.status import TtftStatus
 
 WINDOW_S = 60.0
@@ -23,7 +23,7 @@ class EngineWindow:
 
     def add(self, taken: EngineSample) -> None:
         """Adds a sample; a counter that fell (the engine restarted) begins a new window."""
-        if self._samples and taken.transfers < self._samples[-1].transfers:
+        if self._samples and any(getattr(taken, name) < getattr(self._samples[-1], name) for name in COUNTERS):
             self._samples.clear()
         self._samples.append(taken)
         while len(self._samples) > 2 and self._samples[1].at < taken.at - self._window_s:
