@@ -56,7 +56,7 @@ def _nic(path: Path) -> Nic:
     ports = sorted(p.name for p in ports_dir.iterdir()) if ports_dir.is_dir() else []
     active = tuple(int(port) for port in ports if port.isdigit() and _is_active(ports_dir / port))
     numa = _read(path / "device/numa_node")
-    return Nic(name=path.name, numa=int(numa) if numa and int(numa) >= 0 else None, active_ports=active)
+    return Nic(name=path.name, numa=int(numa) if numa and numa.isdecimal() else None, active_ports=active)
 
 
 def _is_active(port: Path) -> bool:

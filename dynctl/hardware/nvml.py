@@ -27,6 +27,8 @@ def discover() -> NvmlView:
         return NvmlView()
     try:
         return _read(pynvml)
+    except pynvml.NVMLError:
+        return NvmlView()
     finally:
         pynvml.nvmlShutdown()
 
@@ -35,7 +37,9 @@ def _read(nvml: Any) -> NvmlView:
     handles = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
-            handles.append((index, nvml.nvmlDeviceGetHandleByIndex(index)))
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            nvml.nvmlDeviceGetUUID(handle)
+            handles.append((index, handle))
         except nvml.NVMLError:
             continue  # a GPU that fell off the bus is not there
     addresses = {_pci(nvml, handle): index for index, handle in handles}
@@ -109,7 +113,7 @@ def used_bytes(uuids: tuple[str, ...]) -> int:
         return 0
     try:
         handles = (_ask(pynvml, pynvml.nvmlDeviceGetHandleByUUID, uuid) for uuid in uuids)
-        infos = (_ask(pynvml, pynvml.nvmlDeviceGetMemoryInfo, handle) for handle in handles if handle)
+        infos = (_ask(pynvml, pynvml.nvmlDeviceGetMemoryInfo, handle) for handle in handles if handle is not None)
         return sum(int(info.used) for info in infos if info)
     finally:
         pynvml.nvmlShutdown()

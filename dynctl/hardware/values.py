@@ -71,6 +71,6 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     """The cores of a Linux cpu list; ValueError if it is not one."""
     cores: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        cores.update(range(int(first), int(last or first) + 1))
+        first, dash, last = part.strip().partition("-")
+        cores.update(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(cores))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Any
 
 import httpx
 import msgspec
@@ -25,6 +26,27 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     token_ids: tuple[int, ...] = ()
     top_logprobs: tuple[dict[str, float], ...] = ()
+
+
+class _Logprobs(msgspec.Struct, frozen=True):
+    top_logprobs: list[dict[str, float]] | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    token_ids: list[int] | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    """The part of a streamed chunk of /v1/completions that is read here."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
 
 
 class ProofClient:
@@ -75,7 +97,7 @@ class ProofClient:
     async def sample(self, process: str) -> EngineSample:
         """That engine's counters now."""
         try:
-            response = await self._http.get(self._metrics[process])
+            response = (await self._http.get(self._metrics[process])).raise_for_status()
         except httpx.HTTPError as error:
             raise ProofError(f"{process}: its metrics can't be read: {error}") from error
         return sample(response.text, time.monotonic())
@@ -88,11 +110,14 @@ def _completion(route: str, chunks: list[str]) -> Completion:
     for chunk in chunks:
         if chunk == "[DONE]":
             return Completion(prompt_tokens=prompt_tokens, token_ids=tuple(token_ids), top_logprobs=tuple(logprobs))
-        data = msgspec.json.decode(chunk)
-        if "error" in data:
-            raise ProofError(f"{route}: {data['error'].get('message', data['error'])}")
-        prompt_tokens = (data.get("usage") or {}).get("prompt_tokens", prompt_tokens)
-        for choice in data.get("choices") or ():
-            token_ids += choice.get("token_ids") or ()
-            logprobs += (choice.get("logprobs") or {}).get("top_logprobs") or ()
+        try:
+            data = msgspec.json.decode(chunk, type=_Chunk)
+        except msgspec.DecodeError as error:
+            raise ProofError(f"{route}: a chunk is not what an engine sends ({error}): {chunk[:200]}") from error
+        if data.error is not None:
+            raise ProofError(f"{route}: {data.error.get('message') if isinstance(data.error, dict) else data.error}")
+        prompt_tokens = data.usage.prompt_tokens if data.usage else prompt_tokens
+        for choice in data.choices or ():
+            token_ids += choice.token_ids or ()
+            logprobs += (choice.logprobs.top_logprobs if choice.logprobs else None) or ()
     raise ProofError(f"{route}: the stream ended without [DONE]")

@@ -44,3 +44,9 @@ def prompt(seed: str, words: int) -> str:
     """`words` words drawn by `seed`; at least as many tokens, whatever the tokenizer."""
     draw = Random(seed)  # noqa: S311 - not for security
     return " ".join(draw.choice(WORDS) for _ in range(words))
+
+
+def same_length_prompts(seed: str, words: int, count: int) -> list[str]:
+    """`count` prompts of the same words in different orders: as many KV blocks each, tokens that differ throughout."""
+    drawn = prompt(seed, words).split()
+    return [" ".join(Random(f"{seed}-{at}").sample(drawn, len(drawn))) for at in range(count)]  # noqa: S311

@@ -10,7 +10,7 @@ import msgspec
 from dynctl.plan.values import KvShape, PlannedPair
 from dynctl.proof.client import Completion, ProofClient, ProofError
 from dynctl.proof.pair import DEFAULT_BLOCK_TOKENS, check_bytes, expected_bytes, settled
-from dynctl.proof.prompt import prompt
+from dynctl.proof.prompt import same_length_prompts
 
 PROMPTS = 3
 OUTPUT_TOKENS = 16
@@ -53,7 +53,7 @@ async def verify_pair(
     Each pass has its own cache salt: with a shared one, decode's prefix cache would serve the second from the first.
     """
     seed, words = secrets.token_hex(8), 2 * (kv.block_tokens or DEFAULT_BLOCK_TOKENS) + 16
-    texts = [prompt(f"{seed}-{at}", words) for at in range(prompts)]
+    texts = same_length_prompts(seed, words, prompts)
     start = await client.sample(mover)
     handed = await _pass(client, texts, route=f"{pair.from_}>{pair.to}", salt=f"{seed}-handed")
     bounds = [expected_bytes(kv, answer.prompt_tokens) for answer in handed]

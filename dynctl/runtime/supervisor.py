@@ -210,7 +210,8 @@ class Supervisor:
         why = f"still alive: {', '.join(survivors)}" if survivors else self._reason()
         self.events.add("run.state", f"{self.plan.name} is {self._state}", state=self._state, why=why)
         final = self.status()
-        write_private(self.store.dir / "status.json", msgspec.json.encode(final))
+        with contextlib.suppress(DynctlError):  # a full disk costs the record, not the last word to the viewers
+            write_private(self.store.dir / "status.json", msgspec.json.encode(final))
         self.control.tell_viewers(StatusNow(status=final))
         if self._failure:
             self.control.tell_viewers(Failed.of(self._failure))

@@ -51,7 +51,7 @@ class EventLog:
             data=data or {},
         )
         self.recent.append(event)
-        with contextlib.suppress(OSError):  # a full disk costs the record on disk, not the run
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed file costs the record, not the run
             self._file.write(msgspec.json.encode(event) + b"\n")
         for listener in tuple(self.listeners):
             listener(event)

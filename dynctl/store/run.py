@@ -14,7 +14,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from dynctl.errors import RunStateError
+from dynctl.errors import HostError, RunStateError
 from dynctl.plan.values import Plan
 from dynctl.store import paths
 from dynctl.store.event import Event
@@ -146,9 +146,14 @@ def planning_lock() -> Iterator[None]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replaces `path` whole, readable by its owner only."""
+    """Replaces `path` whole, readable by its owner only. HostError where that can't be done; it is then as before."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    partial.replace(path)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise HostError(f"can't write the run's files: {error.strerror}", where=str(path)) from error

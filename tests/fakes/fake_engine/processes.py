@@ -75,11 +75,16 @@ def _run_worker(alive: int) -> NoReturn:
 
 
 def set_title(title: str) -> None:
-    """Rename this process in `ps` and `/proc`: the kernel's short name, and the arguments in place."""
+    """Rename this process in `ps` and `/proc`: the kernel's short name, and the arguments in place.
+
+    As setproctitle does, it wipes the environment that `/proc` shows, unless SPT_NOENV is set.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end: fields 48 and 49 of proc(5)
+    start, end, env_start, env_end = map(int, fields[45:49])  # fields 48 to 51 of proc(5)
     ctypes.memset(start, 0, end - start)
+    if "SPT_NOENV" not in os.environ:
+        ctypes.memset(env_start, 0, env_end - env_start)
     ctypes.memmove(start, title.encode(), min(len(title), end - start - 1))

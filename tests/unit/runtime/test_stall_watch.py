@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -67,7 +67,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
 
     async def at_once(call: Callable[[], Any]) -> Any:
@@ -75,7 +75,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
     monkeypatch.setattr(gates, "time", made)
     monkeypatch.setattr(gates, "asyncio", types.SimpleNamespace(sleep=made.sleep, to_thread=at_once))
-    yield made
+    return made
 
 
 async def stalled_after(clock: Clock, act: Callable[[Worker, float], None]) -> float | None:

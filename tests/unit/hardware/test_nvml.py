@@ -1,0 +1,171 @@
+"""GPUs through a stand-in for the `pynvml` module."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from dynctl.hardware.nvml import NvmlView, discover, used_bytes
+
+GIB = 1 << 30
+PEER = types.SimpleNamespace
+
+
+class NVMLError(Exception):
+    """What every call of the stand-in raises where the driver would refuse."""
+
+
+class Driver:
+    """So many GPUs. `links` maps a GPU to the remote bus ids of its active links; None: the link ends in a switch."""
+
+    NVMLError = NVMLError
+    NVML_NVLINK_MAX_LINKS = 4
+    NVML_FEATURE_ENABLED = 1
+
+    def __init__(self, count: int = 2, **changes: Any) -> None:
+        self.count = count
+        self.links: dict[int, list[str | None]] = {}
+        self.lost: set[int] = set()
+        self.refused: set[str] = set()
+        self.pids: dict[int, list[int]] = {}
+        self.open = 0
+        vars(self).update(changes)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvml") and name in object.__getattribute__(self, "refused"):
+
+            def refuse(*args: Any) -> Any:
+                raise NVMLError(name)
+
+            return refuse
+        return object.__getattribute__(self, name)
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's own names, here and below
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.count
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.65.06"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:  # noqa: N802
+        return 13020
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index in self.lost:
+            raise NVMLError("GPU is lost")
+        return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
+        return int(uuid.removeprefix("GPU-"))
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return f"GPU-{handle}"
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return "NVIDIA H200"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
+        return PEER(total=141 * GIB, used=(handle + 1) * GIB)
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
+        return 9, 0
+
+    def nvmlDeviceGetPciInfo(self, handle: int) -> Any:  # noqa: N802
+        return PEER(busId=f"00000000:{handle + 0x18:02X}:00.0")
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
+        return [PEER(pid=pid) for pid in self.pids.get(handle, ())]
+
+    def nvmlDeviceGetNvLinkState(self, handle: int, link: int) -> int:  # noqa: N802
+        if link >= len(self.links.get(handle, ())):
+            raise NVMLError("not supported")
+        return 1
+
+    def nvmlDeviceGetNvLinkRemotePciInfo(self, handle: int, link: int) -> Any:  # noqa: N802
+        return PEER(busId=(self.links[handle][link] or "00000000:C3:00.0").encode())
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def put(driver: Driver) -> Driver:
+        monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]
+        return driver
+
+    return put
+
+
+def test_what_a_driver_reports(install: Any) -> None:
+    driver = install(Driver(2, pids={1: [77, 78]}))
+    found = discover()
+    assert (found.driver, found.cuda) == ("580.65.06", "13.2")
+    first, second = found.gpus
+    assert (first.index, first.uuid, first.name, first.memory_bytes) == (0, "GPU-0", "NVIDIA H200", 141 * GIB)
+    assert (first.pci, second.pci) == ("0000:18:00.0", "0000:19:00.0")
+    assert (first.compute_capability, first.nvlink_peers, first.holders) == ("9.0", (), ())
+    assert second.holders == ("pid 77", "pid 78")
+    assert driver.open == 0
+
+
+def test_links_between_two_gpus(install: Any) -> None:
+    install(Driver(3, links={0: ["00000000:19:00.0"] * 2, 1: ["00000000:18:00.0"] * 2}))
+    assert [gpu.nvlink_peers for gpu in discover().gpus] == [(1,), (0,), ()]
+
+
+def test_links_into_a_switch_reach_every_gpu(install: Any) -> None:
+    install(Driver(4, links={index: [None, None] for index in range(4)}))
+    assert [gpu.nvlink_peers for gpu in discover().gpus] == [(1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)]
+
+
+def test_a_gpu_that_fell_off_the_bus_is_not_there(install: Any) -> None:
+    install(Driver(3, lost={1}))
+    assert [gpu.index for gpu in discover().gpus] == [0, 2]
+
+
+@pytest.mark.parametrize("call", [
+    "nvmlDeviceGetName", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetNvLinkState", "nvmlSystemGetDriverVersion",
+    "nvmlSystemGetCudaDriverVersion", "nvmlDeviceGetPciInfo",
+])  # fmt: skip
+def test_what_a_driver_does_not_know_is_left_open(install: Any, call: str) -> None:
+    install(Driver(2, refused={call}, links={0: [None]}))
+    assert [gpu.uuid for gpu in discover().gpus] == ["GPU-0", "GPU-1"]
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"])
+def test_a_driver_that_does_not_answer_has_no_gpus(install: Any, call: str) -> None:
+    driver = install(Driver(2, refused={call}))
+    assert discover().gpus == ()
+    assert driver.open == 0
+
+
+def test_no_module_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert discover() == NvmlView()
+    assert used_bytes(("GPU-0",)) == 0
+
+
+def test_memory_in_use(install: Any) -> None:
+    driver = install(Driver(4))
+    assert used_bytes(("GPU-1", "GPU-3")) == 6 * GIB
+    assert used_bytes(()) == 0
+    assert driver.open == 0
+
+
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMemoryInfo"])
+def test_memory_in_use_that_is_not_told(install: Any, call: str) -> None:
+    install(Driver(4, refused={call}))
+    assert used_bytes(("GPU-1",)) == 0
+
+
+def test_the_first_gpu_counts_too(install: Any) -> None:
+    """A handle may be anything, even what is false."""
+    install(Driver(1))
+    assert used_bytes(("GPU-0",)) == GIB
