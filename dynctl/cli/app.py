@@ -62,11 +62,11 @@ def validate(file: File = None, sets: Sets = []) -> None:  # noqa: B006
 
 
 @app.command()
-def plan(file: File = None, sets: Sets = [], json_: Json = False, no_color: NoColor = False) -> None:  # noqa: B006
+def plan(file: File = None, sets: Sets = [], json_: Json = False) -> None:  # noqa: B006
     """Show every process with its GPUs, cores, ports, environment and argv. Starts nothing."""
     from dynctl.cli.plan import plan
 
-    raise typer.Exit(plan(file, sets, as_json=json_, no_color=no_color))
+    raise typer.Exit(plan(file, sets, as_json=json_))
 
 
 @app.command()

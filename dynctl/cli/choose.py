@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +17,18 @@ DEFAULT_FILE = Path("topology.yaml")
 
 def topology(file: Path | None, sets: list[str]) -> Topology:
     """The topology in FILE, in ./topology.yaml, or the profile that fits this machine."""
-    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"  # looking for plugins reads every installed package's metadata
-    try:
-        from dynctl.topology.load import load
+    from dynctl.topology.load import load
 
-        return load(file or default_file(), sets)
-    finally:
-        del os.environ["PYDANTIC_DISABLE_PLUGINS"]
+    return load(file or default_file(), sets)
 
 
 def default_file() -> Path:
     """./topology.yaml where there is one, else a profile: one GPU for each of prefill and decode, or CPU workers."""
     if DEFAULT_FILE.exists():
         return DEFAULT_FILE
-    from dynctl.hardware.nvml import discover
+    from dynctl.hardware import nvml
 
-    gpus = len(discover().gpus)
+    gpus = len(nvml.discover().gpus) if nvml.has_driver() else 0
     return profiles_dir() / ("1p1d.yaml" if gpus > 1 else "agg.yaml" if gpus else "cpu-1p1d.yaml")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def schema() -> int:
     return 0
 
 
-def plan(file: Path | None, sets: list[str], *, as_json: bool, no_color: bool) -> int:
+def plan(file: Path | None, sets: list[str], *, as_json: bool) -> int:
     """What `up` would do."""
     from dynctl.plan.resolve import resolve
     from dynctl.preflight.gather import gather
@@ -36,7 +37,6 @@ def plan(file: Path | None, sets: list[str], *, as_json: bool, no_color: bool) -
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
     from dynctl.ui.plan import plan_text
-    from dynctl.ui.terminal import console
 
-    console(no_color=no_color).print(plan_text(made))
+    print(plan_text(made, shutil.get_terminal_size().columns))  # noqa: T201
     return 0

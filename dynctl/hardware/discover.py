@@ -16,7 +16,7 @@ PTRACE_SCOPE = "proc/sys/kernel/yama/ptrace_scope"
 
 def discover(root: Path = Path("/")) -> Hardware:
     """The machine as it is now. Never raises: what can't be read is absent. Files are read below `root`."""
-    gpus = nvml.discover()
+    gpus = nvml.discover() if nvml.has_driver(root) else nvml.NvmlView()
     return Hardware(
         hostname=socket.gethostname(),
         gpus=gpus.gpus,

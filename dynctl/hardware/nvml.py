@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dynctl.hardware.values import Gpu
@@ -13,6 +14,14 @@ class NvmlView(NamedTuple):
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
     cuda: str | None = None
+
+
+DRIVER_FILES = ("dev/nvidiactl", "proc/driver/nvidia", "dev/dxg", "proc/driver/nvgpu")
+
+
+def has_driver(root: Path = Path("/")) -> bool:
+    """Whether an NVIDIA driver is loaded: without one NVML need not be asked (importing its binding takes a while)."""
+    return any((root / name).exists() for name in DRIVER_FILES)
 
 
 def discover() -> NvmlView:

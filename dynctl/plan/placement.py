@@ -21,6 +21,7 @@ def place(
     Raises HostError when there are too few GPUs, UsageError for a pin that names what is not there or not free.
     """
     wanted = [(role, spec, index) for role, spec in roles(topology) for index in range(spec.workers)]
+    _refuse_gpus_without_any(topology, hardware)
     gpus = _Gpus(hardware, sum(spec.gpus_per_worker for _, spec, _ in wanted))
     for role, spec, index in wanted:
         where = topology.where("roles", role, "pin", index)
@@ -78,6 +79,18 @@ def _refuse_absent_nics(hardware: Hardware, worker: str, names: Iterable[str], w
                 where=where,
                 why=f"RDMA devices with an active port: {usable}",
                 fix="name one of these, or leave `nics` out",
+            )
+
+
+def _refuse_gpus_without_any(topology: Topology, hardware: Hardware) -> None:
+    """`tp` also splits a worker over CPUs; who writes `gpus` means GPUs."""
+    for role, spec in roles(topology):
+        if spec.gpus and not hardware.has_gpu():
+            raise HostError(
+                f"{role} is to have {spec.gpus} GPUs for each worker; this machine has none",
+                where=topology.where("roles", role, "gpus"),
+                why="NVML finds no GPU",
+                fix="leave `gpus` out to run on the CPU",
             )
 
 

@@ -51,6 +51,11 @@ def find_python(asked: str | None, engine: str) -> str:
 
 def look_up(python: str) -> EngineFacts:
     """The versions installed there. HostError when the interpreter does not run."""
+    from dynctl.engines.environment import recorded_versions
+
+    recorded = recorded_versions(Path(python))
+    if recorded:
+        return EngineFacts(python=python, **recorded)
     try:
         done = subprocess.run(
             [python, "-c", PROBE],

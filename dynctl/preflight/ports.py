@@ -7,8 +7,6 @@ import itertools
 import socket
 from collections.abc import Iterable
 
-import psutil
-
 from dynctl.plan.ports import candidates
 
 LOOKAHEAD = 256
@@ -34,6 +32,8 @@ def holder(port: int, address: str = "127.0.0.1") -> str | None:
 
 
 def _owner(port: int) -> str | None:
+    import psutil  # only where a port is taken
+
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
@@ -42,6 +42,8 @@ def _owner(port: int) -> str | None:
 
 
 def _describe(pid: int | None) -> str | None:
+    import psutil
+
     if pid is None:
         return None
     with contextlib.suppress(psutil.Error):

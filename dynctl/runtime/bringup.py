@@ -155,7 +155,7 @@ class BringUp:
         await self._await_own_gates(process)
         mine = [pair for pair in self._plan.transport.pairs if process.id in (pair.from_, pair.to)]
         served = [pair for pair in mine if {pair.from_, pair.to} <= self.serving]
-        await self._run.proving.prove(pairs_to_prove(tuple(served)), self._gates.__getitem__)
+        await self._run.proving.prove(pairs_to_prove(tuple(served)), self._gates.__getitem__, shared=True)
 
     def _timeout(self, spent_s: float) -> ReadyTimeout:
         waiting = [p for p in self._run.processes.values() if p.id not in self.serving]

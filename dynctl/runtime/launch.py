@@ -56,9 +56,10 @@ def already_running(name: str) -> RunStateError:
 
 def refuse_leftovers(store: RunStore) -> None:
     """RunStateError when processes of an earlier run of that name are alive without a supervisor."""
-    if not store.exists():
-        return
-    record = store.record()
+    try:
+        record = store.record()
+    except RunStateError:
+        return  # no record, or one that says nothing: nothing alive could be told to be its own
     if record.boot_id != paths.boot_id() or record.pid_namespace != paths.pid_namespace():
         return
     left = ownership.processes_of(record.run_id)

@@ -70,8 +70,8 @@ class Managed:
         self._events.add("process.state", message, process=self.id, state=state, why=why)
 
     def enter(self, phase: str) -> None:
-        """Records a phase of start-up."""
-        if phase == self.phase or self.state in {"stopping", "stopped"}:
+        """Records a phase of start-up; a process that is ready has none, even when a peer's proof needs it."""
+        if phase == self.phase or self.state in {"ready", "stopping", "stopped"}:
             return
         self.phase, self.phase_since = phase, time.time()
         self._events.add("process.phase", phase, process=self.id, phase=phase)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import psutil
 
-from dynctl.store.run import PROCESS_VARIABLE, RUN_ID_VARIABLE
+from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE
 
 POLL_S = 0.05
 

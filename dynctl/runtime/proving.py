@@ -40,11 +40,16 @@ class Proving:
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
         self._turns: dict[str, asyncio.Lock] = {}
 
-    async def prove(self, pairs: Iterable[PlannedPair], await_end: Callable[[str], asyncio.Event]) -> None:
-        """Proves each pair once both its ends serve; pairs that share a worker wait for each other."""
+    async def prove(
+        self, pairs: Iterable[PlannedPair], await_end: Callable[[str], asyncio.Event], *, shared: bool = False
+    ) -> None:
+        """Proves each pair once both its ends serve; pairs that share a worker wait for each other.
+
+        `shared`: users' requests go over the same workers meanwhile.
+        """
         async with self._client() as client, asyncio.TaskGroup() as group:
             for pair in pairs:
-                group.create_task(self._prove(client, pair, await_end))
+                group.create_task(self._prove(client, pair, await_end, shared))
 
     async def verify(self) -> None:
         """Compares tokens over a covering set of pairs. RuntimeFailure when an exact model's tokens differ."""
@@ -67,7 +72,9 @@ class Proving:
         }
         return ProofClient(self._plan.frontend_url, self._token, self._plan.served_name, metrics)
 
-    async def _prove(self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], asyncio.Event]) -> None:
+    async def _prove(
+        self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], asyncio.Event], shared: bool
+    ) -> None:
         await await_end(pair.from_).wait()
         await await_end(pair.to).wait()
         # bytes are counted per process, so one proof at a time per worker; locks in one order can't deadlock
@@ -75,7 +82,11 @@ class Proving:
             for end in (pair.from_, pair.to):
                 self._workers[end].enter("proving its pairs")
             prover = PairProver(
-                client=client, kv=self._plan.kv, direction=self._plan.transport.direction, tables=self._tables
+                client=client,
+                kv=self._plan.kv,
+                direction=self._plan.transport.direction,
+                tables=self._tables,
+                shared=shared,
             )
             try:
                 proven = await prover.prove(pair)

@@ -7,9 +7,10 @@ import contextlib
 import msgspec
 import psutil
 
+from dynctl.environ import PROCESS_VARIABLE
 from dynctl.runtime import ownership
 from dynctl.store import paths
-from dynctl.store.run import PROCESS_VARIABLE, RunStore
+from dynctl.store.run import RunStore
 from dynctl.telemetry.status import ProcessStatus, RunStatus, SupervisorStatus, TransportStatus
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,4 +32,4 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     process: str | None = None
     state: str | None = None
     phase: str | None = None
-    data: dict[str, object] = {}
+    data: dict[str, Any] = {}

@@ -20,8 +20,6 @@ from dynctl.store import paths
 from dynctl.store.event import Event
 
 T = TypeVar("T")
-RUN_ID_VARIABLE = "DYNCTL_RUN_ID"
-PROCESS_VARIABLE = "DYNCTL_PROCESS"
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):

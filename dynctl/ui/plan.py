@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Iterator
-
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.text import Text
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.plan.values import Plan
 
 
-def plan_text(plan: Plan) -> RenderableType:
-    """The whole plan, wrapped to the console."""
-    head = Text.assemble((plan.name, "bold"), f"  {plan.engine}  {plan.model}  {plan.frontend_url}")
-    parts: list[RenderableType] = [head]
+def plan_text(plan: Plan, width: int) -> str:
+    """The whole plan, wrapped to `width` columns."""
+    parts = [f"{plan.name}  {plan.engine}  {plan.model}  {plan.frontend_url}"]
     for process in plan.processes:
-        parts += [Text(), *_process(process)]
+        parts += ["", f"{process.id}  {', '.join(_seat(process))}"]
+        parts += _wrapped(shlex.join(f"{key}={value}" for key, value in process.env.items()), width)
+        parts += _wrapped(shlex.join(process.argv), width)
     if plan.transport.pairs:
-        parts += [Text(), Text(f"transport  require {plan.transport.required}, {plan.transport.direction}", "bold")]
-        parts += [Text(f"  {p.from_} -> {p.to}  {p.path}: {p.reason}") for p in plan.transport.pairs]
-    parts += [Text(f"warning: {warning}", "yellow") for warning in plan.warnings]
-    return Group(*parts)
+        parts += ["", f"transport  require {plan.transport.required}, {plan.transport.direction}"]
+        for pair in plan.transport.pairs:
+            parts += _wrapped(f"{pair.from_} -> {pair.to}  {pair.path}: {pair.reason}", width)
+    parts += [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join(parts)
 
 
-def _process(process: ProcessSpec) -> Iterator[RenderableType]:
-    yield Text.assemble((process.id, "bold"), "  ", ", ".join(_seat(process)))
-    if process.env:
-        yield Padding(
-            Text(" ".join(f"{key}={shlex.quote(value)}" for key, value in process.env.items()), "dim"), (0, 2)
-        )
-    yield Padding(Text(shlex.join(process.argv)), (0, 2))
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _seat(process: ProcessSpec) -> Iterator[str]:

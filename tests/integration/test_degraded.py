@@ -62,13 +62,12 @@ def test_without_prefill_decode_serves_alone_until_it_is_back(home: Home) -> Non
     assert (code, said["reason"]) == (200, "no prefill worker is ready: decode serves alone")
     assert text(home) == expected
     assert home.requests("decode")[-1]["kv_bytes"] == 0
-    assert all(has_ended(child) for child in children)
+    until(lambda: all(has_ended(child) for child in children), "the killed server's children are ended")
 
     home.control()
     status = home.await_status(ready_again("prefill-0"), "the run is ready again")
     assert [p["phase"] for p in status["processes"]] == [None, None, None]
-    assert health(home) == (200, {"status": "ok", **{k: v for k, v in health(home)[1].items() if k != "status"}})
-    home.ask(max_tokens=1)
+    assert health(home)[1]["status"] == "ok"
     assert text(home) == expected
     events = home.events()
     back = max(e["seq"] for e in events if e.get("process") == "prefill-0" and e.get("state") == "starting")
@@ -86,7 +85,7 @@ def engine_children(home: Home, role: str) -> list[psutil.Process]:
 def test_children_of_a_killed_server_are_gone_before_it_is_restarted(home: Home) -> None:
     home.up({"roles": {"decode": {"restart": {"backoff": "100ms"}}}})
     old = engine_children(home, "decode")
-    assert [child.name() for child in old] == ["VLLM::EngineCor", "VLLM::Worker"]
+    assert [child.name() for child in old] == ["VLLM::EngineCore", "VLLM::Worker"]
     kill(home, "decode-0")
     status = home.await_status(ready_again("decode-0"), "decode is back")
     # the old core held the side channel's port: had it stayed, the new one would hang in its start

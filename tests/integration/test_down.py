@@ -43,8 +43,8 @@ def accepts(home: Home) -> bool:
 
 
 def test_down_gives_requests_so_long(home: Home) -> None:
-    home.control(decode={"token_delay_ms": 60_000})
     home.up()
+    home.control(decode={"token_delay_ms": 60_000})
     stream = Stream(home)
     started = time.monotonic()
     assert home.run("down", home.name, "--timeout", "1").code == 0
@@ -61,8 +61,8 @@ def test_down_kills_what_does_not_end(home: Home) -> None:
 
 
 def test_down_kill_waits_for_nothing(home: Home) -> None:
-    home.control(term_delay_s=600, decode={"token_delay_ms": 60_000})
     home.up()
+    home.control(term_delay_s=600, decode={"token_delay_ms": 60_000})
     stream = Stream(home)
     assert home.run("down", home.name, "--kill").code == 0
     home.nothing_left()

@@ -42,6 +42,14 @@ def interpreter_in(folder: Path) -> Path | None:
     return python if (folder / MARKER).is_file() and python.exists() else None
 
 
+def recorded_versions(python: Path) -> dict[str, str] | None:
+    """The versions in the environment that `make engine` built around this interpreter; None if it is not one."""
+    try:
+        return dict(json.loads((python.parent.parent / MARKER).read_text())["versions"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
 def find(engine: str, flavour: str, lock: Lock) -> Path | None:
     """The interpreter of a complete environment for this lock and machine, whichever Python it was made with."""
     own = running_python()

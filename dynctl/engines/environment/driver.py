@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from dynctl.errors import HostError
+from dynctl.hardware.nvml import has_driver
 
 CUDA_MAJOR = 13
 # The first driver that runs every CUDA 13.x program ("minor version compatibility"): CUDA Toolkit 13 release notes,
@@ -25,6 +26,8 @@ class Driver(msgspec.Struct, frozen=True):
 
 def read_driver() -> Driver | None:
     """The NVIDIA driver by NVML; None where there is no NVML, or it does not answer."""
+    if not has_driver():
+        return None
     try:
         import pynvml
     except ImportError:

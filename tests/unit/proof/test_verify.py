@@ -121,7 +121,7 @@ async def test_a_prefix_hit_can_not_pass_for_a_transfer() -> None:
 
 
 async def test_decode_alone_must_not_move_kv() -> None:
-    with pytest.raises(ProofError, match="decode-0 alone: .* KV bytes moved, none expected"):
+    with pytest.raises(ProofError, match=r"decode-0 alone: .* KV bytes moved, none expected"):
         await verify(StubClient(moves=lambda asked: SHAPE.transfer_bytes(words(asked))))
 
 
