@@ -10,7 +10,7 @@ from dynctl.runtime import ownership
 from dynctl.runtime.client import Connection, ask_down
 from dynctl.runtime.messages import Gone, Happened
 from dynctl.runtime.recall import live_processes
-from dynctl.store.run import RunStore, is_supervised
+from dynctl.store.run import RunStore, await_release, is_supervised
 from dynctl.ui.plain import plain_line
 
 
@@ -37,6 +37,7 @@ def _ask_supervisor(store: RunStore, timeout_s: float, *, kill: bool) -> tuple[s
             if isinstance(message, Happened):
                 _talk(plain_line(message.event))
             elif isinstance(message, Gone):
+                await_release(store.name)
                 return message.survivors
     # the supervisor went away without a last word: whatever it left is ended here
     return _end_leftovers(store, timeout_s, quiet=True)

@@ -16,6 +16,7 @@ from dynctl.plan.values import Plan
 from dynctl.runtime.client import Connection, SupervisorLost, ask_down
 from dynctl.runtime.messages import Failed, FromSupervisor, Gone, Happened, Ready, StatusNow
 from dynctl.store.event import Event
+from dynctl.store.run import await_release
 from dynctl.telemetry.status import RunStatus
 from dynctl.ui.live import LiveView
 from dynctl.ui.plain import plain_line, request_line
@@ -99,6 +100,8 @@ class Watch:
 
     def _outcome(self) -> int:
         self._connection.close()
+        if self._gone:
+            await_release(self._plan.name)
         if self._failure:
             raise self._failure
         if self._gone and self._gone.survivors:

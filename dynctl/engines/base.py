@@ -32,6 +32,9 @@ class EngineAdapter(Protocol):
     must_agree: Mapping[str, str]
     """Flags on which prefill and decode must agree, and the value that leaving them out means."""
 
+    def packages(self, topology: Topology) -> tuple[str, ...]:
+        """What must be installed for its interpreter: names of EngineFacts' fields."""
+
     def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
         """The ports a worker of that role needs by name, and how many consecutive ones each."""
 

@@ -54,6 +54,10 @@ class Vllm:
         "disable-hybrid-kv-cache-manager": "false",
     }
 
+    def packages(self, topology: Topology) -> tuple[str, ...]:
+        """vLLM itself, and NIXL where there is KV to hand over."""
+        return ("vllm", "nixl") if topology.disaggregated else ("vllm",)
+
     def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
         """HTTP, and for a disaggregated worker the NIXL side channel: its base port plus one per data-parallel rank."""
         if role == "worker":

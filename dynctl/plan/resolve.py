@@ -21,7 +21,7 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     engine = adapter(topology)
     refuse_owned_flags(topology, engine)
     refuse_disagreement(topology, engine)
-    _refuse_incomplete_engine(topology, facts)
+    _refuse_incomplete_engine(engine.packages(topology), facts)
     _refuse_taken_frontend_port(topology, facts)
     ports = PortAllocator(topology.name, {**facts.taken_ports, topology.frontend.port: "the frontend"})
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
@@ -98,10 +98,8 @@ def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:
     return kv_shape(facts.model.config, dtype=dtype, cache_dtype=cache_dtype, block_tokens=block_tokens, tp=tp)
 
 
-def _refuse_incomplete_engine(topology: Topology, facts: Facts) -> None:
-    missing = [name for name in ("vllm", "nixl") if getattr(facts.engine, name) is None]
-    if not topology.disaggregated:
-        missing = [name for name in missing if name != "nixl"]
+def _refuse_incomplete_engine(packages: tuple[str, ...], facts: Facts) -> None:
+    missing = [name for name in packages if getattr(facts.engine, name) is None]
     if missing:
         raise HostError(
             f"the engine's interpreter has no {' and no '.join(missing)}",

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 from collections.abc import Iterable
 
 from dynctl.plan.ports import candidates
 
-LOOKAHEAD = 256
-
 
 def taken_ports(name: str, named: Iterable[int], planned: dict[int, str]) -> dict[int, str]:
     """Ports that a run of that name can't have: bound by somebody now, or `planned` by another live run."""
-    wanted = [*named, *itertools.islice(candidates(name), LOOKAHEAD)]
+    wanted = [*named, *candidates(name)]
     bound = {port: held for port in wanted if (held := holder(port))}
     return {**{port: run for port, run in planned.items() if port in wanted}, **bound}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 
 import msgspec
 
@@ -46,9 +47,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verify_pair(
-    client: ProofClient, pair: PlannedPair, kv: KvShape, *, mover: str, prompts: int = PROMPTS
+    client: ProofClient, pair: PlannedPair, kv: KvShape, *, mover: str, prompts: int = PROMPTS, weigh: bool = True
 ) -> Verification:
     """Runs the same prompts (two KV blocks and more, at once) both ways. ProofError if bytes move that should not.
+
+    With `weigh`, divergences are weighed by log-probability.
 
     Each pass has its own cache salt: with a shared one, decode's prefix cache would serve the second from the first.
     """
@@ -65,24 +68,41 @@ async def verify_pair(
     end = await client.sample(mover)
     if end.kv_bytes != middle.kv_bytes:
         raise ProofError(f"{pair.to} alone: {int(end.kv_bytes - middle.kv_bytes):,} KV bytes moved, none expected")
+    found = _divergences(range(prompts), handed, alone)
+    if found and weigh:
+        found = await _weighed(client, pair, texts, found)
     return Verification(
         pair=name,
         prompts=prompts,
         tokens=sum(len(answer.token_ids) for answer in alone),
         kv_bytes=int(middle.kv_bytes - start.kv_bytes),
-        divergences=tuple(
-            found
-            for at, (one, other) in enumerate(zip(handed, alone, strict=True))
-            if (found := first_divergence(at, one, other))
-        ),
+        divergences=found,
     )
 
 
-async def _pass(client: ProofClient, texts: list[str], *, route: str, salt: str) -> list[Completion]:
+async def _weighed(
+    client: ProofClient, pair: PlannedPair, texts: list[str], found: tuple[Divergence, ...]
+) -> tuple[Divergence, ...]:
+    """The diverging prompts once more, with log-probabilities: asked for always, they cost each start a compile."""
+    again = [texts[divergence.prompt] for divergence in found]
+    salt = secrets.token_hex(8)
+    handed = await _pass(client, again, route=f"{pair.from_}>{pair.to}", salt=f"{salt}-handed", logprobs=ALTERNATIVES)
+    alone = await _pass(client, again, route=pair.to, salt=f"{salt}-alone", logprobs=ALTERNATIVES)
+    return _divergences([divergence.prompt for divergence in found], handed, alone) or found
+
+
+async def _pass(
+    client: ProofClient, texts: list[str], *, route: str, salt: str, logprobs: int | None = None
+) -> list[Completion]:
     requests = [
-        client.complete(text, route=route, salt=salt, max_tokens=OUTPUT_TOKENS, logprobs=ALTERNATIVES) for text in texts
+        client.complete(text, route=route, salt=salt, max_tokens=OUTPUT_TOKENS, logprobs=logprobs) for text in texts
     ]
     return list(await asyncio.gather(*requests))
+
+
+def _divergences(indexes: Iterable[int], handed: list[Completion], alone: list[Completion]) -> tuple[Divergence, ...]:
+    compared = (first_divergence(at, one, other) for at, one, other in zip(indexes, handed, alone, strict=True))
+    return tuple(found for found in compared if found)
 
 
 def first_divergence(index: int, handed: Completion, alone: Completion) -> Divergence | None:

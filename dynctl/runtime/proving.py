@@ -16,6 +16,7 @@ from dynctl.runtime.managed import Managed
 from dynctl.store.log import EventLog
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
+ATTEMPTS = 3
 ALL_PAIRS = 64
 """Up to here every pair is proven; above it a covering set."""
 
@@ -59,7 +60,9 @@ class Proving:
             for pair in decodes.values():
                 mover = pair.to if self._plan.transport.direction == "pull" else pair.from_
                 try:
-                    results.append(await verify_pair(client, pair, self._plan.kv, mover=mover))
+                    results.append(
+                        await verify_pair(client, pair, self._plan.kv, mover=mover, weigh=not self._plan.exact)
+                    )
                 except ProofError as error:
                     raise self._failed("verification failed", str(error), pair) from error
         self._judge(results)
@@ -88,11 +91,20 @@ class Proving:
                 tables=self._tables,
                 shared=shared,
             )
+            self._accept(pair, await self._attempt(prover, pair), prover.mover(pair))
+
+    async def _attempt(self, prover: PairProver, pair: PlannedPair) -> PairStatus:
+        """Proves the pair, again where nothing explains a failure: vLLM gives up a cold handshake after 5 s."""
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                proven = await prover.prove(pair)
+                return await prover.prove(pair)
             except ProofError as error:
-                raise self._failed("a pair could not be proven", str(error), pair) from error
-            self._accept(pair, proven, prover.mover(pair))
+                failure = self._failed("a pair could not be proven", str(error), pair)
+                known = any(self._workers[end].tail.cause for end in (pair.from_, pair.to))
+                if known or isinstance(failure, TransportError) or attempt == ATTEMPTS:
+                    raise failure from error
+                self._events.add("warning", f"{pair.from_} -> {pair.to}: not proven, trying again", why=str(error))
+        raise AssertionError("unreachable")
 
     def _accept(self, pair: PlannedPair, proven: PairStatus, mover: str) -> None:
         self.pairs[pair.from_, pair.to] = proven

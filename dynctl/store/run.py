@@ -124,6 +124,13 @@ def is_supervised(name: str) -> bool:
     return False
 
 
+def await_release(name: str, timeout_s: float = 10.0) -> None:
+    """Returns once a supervisor that has said its last word let go of its run's lock: the name is free again then."""
+    deadline = time.monotonic() + timeout_s
+    while is_supervised(name) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def try_lock(path: Path) -> IO[bytes] | None:
     """The locked file, or None when another process holds it."""
     handle = open(path, "ab")  # noqa: SIM115 - the caller keeps it open: closing it gives the lock back

@@ -36,7 +36,7 @@ def inside(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield home
-    assert not home.processes()
+    home.nothing_left()
 
 
 def call(*arguments: str | Path) -> Result:

@@ -76,3 +76,14 @@ def test_down_of_what_is_not_there(home: Home) -> None:
     unknown = home.run("down", "no-such-run")
     assert unknown.code == 5
     assert "no run `no-such-run`" in unknown.error()["error"][0]
+
+
+def test_the_name_is_free_once_down_has_returned(home: Home) -> None:
+    home.up()
+    done = home.script(
+        "import sys; from dynctl.cli import app; from dynctl.store.run import is_supervised\n"
+        "code = app.run(['down', sys.argv[1]])\n"
+        "sys.exit(code or 10 * is_supervised(sys.argv[1]))",
+        home.name,
+    ).wait()
+    assert done.code == 0, done.err

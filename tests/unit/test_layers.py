@@ -53,7 +53,19 @@ ALLOWED = {
 """Names that may be taken from a module which otherwise has effects."""
 
 ROOMS = (
-    *("errors", "topology", "hardware", "http", "engines", "fabric", "plan", "frontend", "telemetry", "store"),
+    *(
+        "errors",
+        "environ",
+        "topology",
+        "hardware",
+        "http",
+        "engines",
+        "fabric",
+        "plan",
+        "frontend",
+        "telemetry",
+        "store",
+    ),
     *("proof", "ui", "preflight", "runtime", "cli"),
 )
 """Each room may import those before it, and of the others only their values."""

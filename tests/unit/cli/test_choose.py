@@ -25,12 +25,14 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("count", "profile"), [(0, "cpu-1p1d"), (2, "1p1d"), (8, "1p1d")])
 def test_the_profile_that_fits(count: int, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "has_driver", lambda: True)
     monkeypatch.setattr(nvml, "discover", lambda: nvml.NvmlView(gpus=gpus(count).gpus))
     assert choose.default_file().name == f"{profile}.yaml"
     assert choose.topology(None, []).name == profile
 
 
 def test_one_gpu_has_a_profile_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "has_driver", lambda: True)
     monkeypatch.setattr(nvml, "discover", lambda: nvml.NvmlView(gpus=gpus(1).gpus))
     assert choose.default_file().exists()
     assert choose.topology(None, [])

@@ -10,6 +10,7 @@ from dynctl.engines.base import EngineContext, adapter, flag_name
 from dynctl.engines.registry import ADAPTERS
 from dynctl.engines.spec import Probes, ProcessSpec, Role, Seat
 from dynctl.errors import UsageError
+from dynctl.plan.facts import EngineFacts
 from dynctl.topology.schema import Topology
 from tests.unit.plan.machines import CPU_1P1D, cpu, made, pools, topology
 
@@ -119,6 +120,12 @@ class Echo:
     owned_flags: Mapping[str, str] = {"listen": "ports are allocated"}
     must_agree: Mapping[str, str] = {"colour": "blue"}
 
+    def packages(self, topology: Topology) -> tuple[str, ...]:
+        return ()
+
+    def packages(self, topology: Topology) -> tuple[str, ...]:
+        return ()
+
     def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
         return {"http": 1, "bus": 3} if role == "decode" else {"http": 1}
 
@@ -146,7 +153,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("echo")
 def test_a_second_adapter_is_a_class_and_a_line() -> None:
-    plan = made(CPU_1P1D, "engine=sglang")
+    plan = made(CPU_1P1D, "engine=sglang", engine=EngineFacts(python="/bin/python"))
     assert plan.engine == "sglang"
     decode = plan.process("decode-0")
     assert decode.argv[1:4] == ("-m", "echo", "/cache/models/tiny-1")

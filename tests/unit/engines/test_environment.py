@@ -119,6 +119,7 @@ def test_an_old_driver_is_refused_with_the_minimum() -> None:
 
 
 def test_driver_is_read_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynctl.engines.environment.driver.has_driver", lambda: True)
     nvml = ModuleType("pynvml")
     closed: list[bool] = []
     answers: dict[str, Callable[[], object]] = {

@@ -124,6 +124,16 @@ def test_this_machine(tmp_path: Path) -> None:
     assert found.cma.reason != "not looked up"
 
 
+def test_nvml_is_asked_only_where_a_driver_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module.nvml, "discover", lambda: asked.append(1) or module.nvml.NvmlView(driver="580"))
+    assert discover(tmp_path).driver is None
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidiactl").touch()
+    assert discover(tmp_path).driver == "580"
+    assert asked == [1]
+
+
 def test_what_counts_as_rdma() -> None:
     assert not Hardware(nics=(Nic(name="mlx5_0"),)).has_rdma()
     assert Hardware(nics=(Nic(name="mlx5_0"), Nic(name="mlx5_1", active_ports=(1,)))).has_rdma()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dynctl.hardware.nvml import NvmlView, discover, used_bytes
+from dynctl.hardware.nvml import NvmlView, discover, has_driver, used_bytes
 
 GIB = 1 << 30
 PEER = types.SimpleNamespace
@@ -144,6 +145,13 @@ def test_a_driver_that_does_not_answer_has_no_gpus(install: Any, call: str) -> N
     driver = install(Driver(2, refused={call}))
     assert discover().gpus == ()
     assert driver.open == 0
+
+
+@pytest.mark.parametrize(("file", "there"), [("dev/nvidiactl", True), ("dev/dxg", True), ("dev/null", False)])
+def test_a_loaded_driver_shows_in_files(tmp_path: Path, file: str, there: bool) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / file).touch()
+    assert has_driver(tmp_path) is there
 
 
 def test_no_module_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

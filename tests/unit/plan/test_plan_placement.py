@@ -13,6 +13,7 @@ from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.plan.ports import CANDIDATES, FIRST_PORT, LAST_PORT, PortAllocator, candidates
 from dynctl.plan.values import Plan
+from dynctl.preflight.ports import taken_ports
 from tests.unit.plan.machines import ACTIVE, CPU_1P1D, INACTIVE, cpu, gpus, made, pools
 
 
@@ -50,6 +51,12 @@ def test_more_gpus_than_there_are(roles: tuple[str, str]) -> None:
         made(pools(*roles), on=gpus(8))
     assert caught.value.exit_code == 3
     assert "8 free of 8" in caught.value.cause
+
+
+def test_who_writes_gpus_means_gpus() -> None:
+    with pytest.raises(HostError, match="decode is to have 2 GPUs for each worker; this machine has none"):
+        made(pools(decode="{gpus: 2}"), on=cpu())
+    assert made(pools(decode="{tp: 2}"), on=cpu())
 
 
 # pins
@@ -137,6 +144,11 @@ def test_data_parallel_ranks_get_consecutive_side_channels() -> None:
     assert owned == {base, base + 1, base + 2, base + 3}
     assert len(prefill.ports) == 2
     assert not owned & set(prefill.ports.values())
+
+
+def test_every_port_that_may_be_given_out_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynctl.preflight.ports.holder", lambda port: "pid 1")
+    assert set(taken_ports("x", [8000], {1: "elsewhere"})) == {8000, *candidates("x")}
 
 
 def test_consecutive_ports_leave_no_taken_one_between() -> None:

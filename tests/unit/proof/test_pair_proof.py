@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,15 @@ async def test_an_answer_without_a_transfer_is_no_proof() -> None:
 async def test_bytes_of_another_size_are_no_proof(share: float) -> None:
     with pytest.raises(ProofError, match="expected"):
         await prover(StubClient(moves=lambda asked: share * SHAPE.transfer_bytes(words(asked)))).prove(PAIR)
+
+
+async def test_users_requests_may_move_bytes_at_the_same_time() -> None:
+    busy = StubClient(moves=lambda asked: 3 * SHAPE.transfer_bytes(words(asked)))
+    shared = msgspec.structs.replace(prover(busy), shared=True)
+    assert (await shared.prove(PAIR)).verdict == "shm"
+    too_few = msgspec.structs.replace(prover(StubClient(moves=lambda asked: 1)), shared=True)
+    with pytest.raises(ProofError):
+        await too_few.prove(PAIR)
 
 
 @pytest.mark.parametrize("kv", [UNKNOWN, NO_BLOCKS])

@@ -125,6 +125,18 @@ async def test_decode_alone_must_not_move_kv() -> None:
         await verify(StubClient(moves=lambda asked: SHAPE.transfer_bytes(words(asked))))
 
 
+async def test_divergences_are_weighed_only_where_that_is_asked_for() -> None:
+    client = StubClient()
+    client.answer = lambda asked: client.honest(asked._replace(max_tokens=5 if ">" in asked.route else 6))
+    exact = await verify_pair(client, PAIR, SHAPE, mover="decode-0", weigh=False)  # type: ignore[arg-type]
+    assert len(client.asked) == 2 * PROMPTS
+    assert {asked.logprobs for asked in client.asked} == {None}
+    weighed = await verify_pair(client, PAIR, SHAPE, mover="decode-0")  # type: ignore[arg-type]
+    assert len(client.asked) == 6 * PROMPTS
+    assert len(exact.divergences) == len(weighed.divergences) == PROMPTS
+    assert len({asked.salt for asked in client.asked}) == 6
+
+
 async def test_one_prompt_too_few_is_found_out() -> None:
     sent: list[Asked] = []
 
