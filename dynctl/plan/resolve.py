@@ -14,6 +14,8 @@ from dynctl.plan.values import KvShape, Plan, PlannedTransport, ReadyRules, Slo
 from dynctl.topology.schema import Topology
 
 TINY = "builtin:tiny"
+DRAIN_S = 86_400
+"""How long the frontend itself would drain: longer than anybody asks of `down`, whose deadline is the one that counts."""
 
 
 def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> Plan:
@@ -65,6 +67,7 @@ def _context(
 def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
     front = topology.frontend
     argv = [*facts.dynctl, "frontend", "--host", front.host, "--port", str(front.port), "--control", facts.socket]
+    argv += ["--drain-timeout", str(DRAIN_S)]
     if front.api_keys_file:
         argv += ["--api-keys-file", str(front.api_keys_file)]
     if front.allow_public:

@@ -111,8 +111,9 @@ class BringUp:
         first = await _first_of(ended, stalled, served)
         if first != 0:
             await process.exited.wait()
+        error = died(process)  # first: a process that has crashed is in no phase
         process.move("exit", process.exit_text())
-        raise died(process)
+        raise error
 
     async def _keep(self, process: Managed) -> None:
         rule, attempt = process.spec.restart, 0
@@ -152,7 +153,7 @@ class BringUp:
         self._run.refresh_state()
 
     async def _reopen(self, process: Managed) -> None:
-        await self._await_own_gates(process)
+        await _first_of(self._await_own_gates(process), StallWatch(process, self._plan.ready.stall_s).run())
         mine = [pair for pair in self._plan.transport.pairs if process.id in (pair.from_, pair.to)]
         served = [pair for pair in mine if {pair.from_, pair.to} <= self.serving]
         await self._run.proving.prove(pairs_to_prove(tuple(served)), self._gates.__getitem__, shared=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
+from typing import IO
 
 from dynctl import __version__
 from dynctl.errors import RunStateError
@@ -17,6 +19,10 @@ from dynctl.store import paths
 from dynctl.store.run import RunStore, try_lock
 
 
+LOOK_S = 0.5
+"""Longer than anybody looks at a lock, shorter than a supervisor lives."""
+
+
 def launch(plan: Plan, *, requests: bool = False) -> Connection:
     """Lays the run directory and starts the supervisor; the starter's connection to it.
 
@@ -24,7 +30,7 @@ def launch(plan: Plan, *, requests: bool = False) -> Connection:
     learns of it. RunStateError when a run of that name is alive, supervised or not: nothing of it is touched.
     """
     store = RunStore(plan.name)
-    lock = try_lock(paths.lock_path(plan.name))
+    lock = _lock(plan.name)
     if lock is None:
         raise already_running(plan.name)
     with lock:
@@ -44,6 +50,14 @@ def launch(plan: Plan, *, requests: bool = False) -> Connection:
                     cwd=store.dir,
                 )
     return starter
+
+
+def _lock(name: str) -> IO[bytes] | None:
+    """The run's lock; None when a supervisor holds it. A `status` that looks at it just now holds it for an instant."""
+    deadline = time.monotonic() + LOOK_S
+    while (lock := try_lock(paths.lock_path(name))) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return lock
 
 
 def already_running(name: str) -> RunStateError:

@@ -71,7 +71,7 @@ class Managed:
 
     def enter(self, phase: str) -> None:
         """Records a phase of start-up; a process that is ready has none, even when a peer's proof needs it."""
-        if phase == self.phase or self.state in {"ready", "stopping", "stopped"}:
+        if phase == self.phase or self.state not in {"starting", "loading"}:
             return
         self.phase, self.phase_since = phase, time.time()
         self._events.add("process.phase", phase, process=self.id, phase=phase)

@@ -117,7 +117,7 @@ def known_runs() -> list[RunStore]:
 
 def is_supervised(name: str) -> bool:
     """Whether a live supervisor holds that run's lock."""
-    lock = try_lock(paths.lock_path(name))
+    lock = try_lock(paths.lock_path(name), shared=True)
     if lock is None:
         return True
     lock.close()
@@ -131,11 +131,11 @@ def await_release(name: str, timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def try_lock(path: Path) -> IO[bytes] | None:
-    """The locked file, or None when another process holds it."""
+def try_lock(path: Path, *, shared: bool = False) -> IO[bytes] | None:
+    """The locked file, or None when another process holds it. Who only looks takes it `shared`: lookers don't clash."""
     handle = open(path, "ab")  # noqa: SIM115 - the caller keeps it open: closing it gives the lock back
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         handle.close()
         return None

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,23 @@ def tiny_model(engine_python: str) -> Path:
     return ensure_tiny_model(engine_python, print)
 
 
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
+@contextmanager
+def short_directory() -> Iterator[Path]:
     """A directory with a short path: unix sockets allow 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="dynctl-e2e-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def cpu_1p1d(directory: Path, engine_python: str) -> Iterator[Deployment]:
-    """One prefill and one decode worker, ready and verified."""
-    with deployed("cpu-1p1d", directory, engine_python) as deployment:
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """State and sockets of one test."""
+    with short_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def cpu_1p1d(engine_python: str) -> Iterator[Deployment]:
+    """One prefill and one decode worker, ready and verified: started once for all tests that only use it."""
+    with short_directory() as path, deployed("cpu-1p1d", path, engine_python) as deployment:
         yield deployment

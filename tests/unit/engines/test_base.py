@@ -123,9 +123,6 @@ class Echo:
     def packages(self, topology: Topology) -> tuple[str, ...]:
         return ()
 
-    def packages(self, topology: Topology) -> tuple[str, ...]:
-        return ()
-
     def port_needs(self, topology: Topology, role: Role) -> dict[str, int]:
         return {"http": 1, "bus": 3} if role == "decode" else {"http": 1}
 
