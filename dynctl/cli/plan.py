@@ -28,11 +28,12 @@ def schema() -> int:
 
 def plan(file: Path | None, sets: list[str], *, as_json: bool) -> int:
     """What `up` would do."""
+    from dynctl.plan import redact
     from dynctl.plan.resolve import resolve
     from dynctl.preflight.gather import gather
 
     topology = choose.topology(file, sets)
-    made = resolve(topology, gather(topology))
+    made, _ = redact.split(resolve(topology, gather(topology)))
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0

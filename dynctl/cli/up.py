@@ -15,7 +15,7 @@ from dynctl.preflight import model
 from dynctl.preflight.gather import gather
 from dynctl.runtime.launch import already_running, launch, refuse_leftovers
 from dynctl.store import paths
-from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock
+from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
 from dynctl.topology.schema import Topology
 
 
@@ -80,7 +80,7 @@ def _prepare(topology: Topology, options: UpOptions) -> Plan:
 def _keep_topology(plan: Plan, topology: Topology) -> None:
     """The topology as JSON (which is YAML), so that `up NAME` can start the run again."""
     text = topology.model_dump_json(by_alias=True, exclude_unset=True)
-    (Path(plan.run_dir) / "topology.json").write_text(text)
+    write_private(Path(plan.run_dir) / "topology.json", text.encode())
 
 
 def _say(line: str) -> None:

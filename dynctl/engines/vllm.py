@@ -36,6 +36,7 @@ class Vllm:
         "dp": "use `roles.<role>.dp`",
         "device-ids": "use `roles.<role>.pin`",
         "api-key": "use `frontend.api_keys_file`: clients talk to the frontend",
+        "hf-token": "set HF_TOKEN in the environment: command lines can be read by everybody on the machine",
         "uds": "workers listen on loopback ports",
         "ssl-keyfile": "workers listen on loopback without TLS",
         "ssl-certfile": "workers listen on loopback without TLS",

@@ -22,6 +22,7 @@ from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Failed, Gone, Happened, Ready, StatusNow
 from dynctl.runtime.observer import SCRAPE_S, Observer
+from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.store.event import Event
@@ -41,7 +42,7 @@ class Supervisor:
     """Owns every process of the run. Viewers only look on; the frontend is told of worker changes at once."""
 
     def __init__(self, store: RunStore) -> None:
-        self.store, self.plan, self.record = store, store.plan(), store.record()
+        self.store, self.plan, self.record = store, store.whole_plan(), store.record()
         self.events = EventLog(store.dir / "events.jsonl", time.time)
         self.events.listeners.append(lambda event: self.control.tell_viewers(Happened(event=event)))
         self.processes = {
@@ -66,11 +67,11 @@ class Supervisor:
         self._handle_signals()
         await self.control.listen(listener)
         self.events.add("run.state", f"starting {self.plan.name}", state="starting")
-        housekeeping = [asyncio.create_task(work()) for work in (self._follow_logs, self._show, self._measure)]
+        housekeeping = [asyncio.create_task(tend(work)) for work in (self._follow_logs, self._show, self._measure)]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        self._failure = await _outcome(serving)
+        self._failure = await outcome(serving)
         survivors = await self._end()
         for task in (*housekeeping, stopping):
             task.cancel()
@@ -271,25 +272,3 @@ def main(name: str, listener: socket.socket, lock: IO[bytes]) -> int:
 
 async def _run(name: str, listener: socket.socket) -> int:
     return await Supervisor(RunStore(name)).run(listener)
-
-
-async def _outcome(serving: asyncio.Task[None]) -> DynctlError | None:
-    """The error that ended serving; None when it was asked to stop."""
-    serving.cancel()
-    try:
-        await serving
-    except asyncio.CancelledError:
-        return None
-    except DynctlError as error:
-        return error
-    except BaseExceptionGroup as group:
-        known, unknown = group.split(DynctlError)
-        if unknown or not known:
-            raise
-        return _first(known)
-    return None
-
-
-def _first(group: BaseExceptionGroup[DynctlError]) -> DynctlError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

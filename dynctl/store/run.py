@@ -15,6 +15,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from dynctl.errors import HostError, RunStateError
+from dynctl.plan import redact
 from dynctl.plan.values import Plan
 from dynctl.store import paths
 from dynctl.store.event import Event
@@ -32,6 +33,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid_namespace: str
     started_at: float
     socket: str
+    lock: str = ""
     dynctl_version: str = ""
 
 
@@ -57,16 +59,23 @@ class RunStore:
             pid_namespace=paths.pid_namespace(),
             started_at=time.time(),
             socket=str(paths.socket_path(self.name)),
+            lock=str(paths.lock_path(self.name)),
             dynctl_version=version,
         )
         write_private(self.dir / "token", secrets.token_urlsafe(32).encode())
-        write_private(self.dir / "plan.json", msgspec.json.format(msgspec.json.encode(plan), indent=1))
+        shown, hidden = redact.split(plan)
+        write_private(self.dir / "plan.json", msgspec.json.format(msgspec.json.encode(shown), indent=1))
+        write_private(self.dir / "secrets.json", msgspec.json.encode(hidden))
         write_private(self.dir / "run.json", msgspec.json.encode(record))
         return record
 
     def plan(self) -> Plan:
-        """The run's plan; RunStateError if it can't be read."""
+        """The run's plan with its secrets hidden; RunStateError if it can't be read."""
         return self._read("plan.json", Plan)
+
+    def whole_plan(self) -> Plan:
+        """The run's plan as it is executed; RunStateError if it can't be read."""
+        return redact.restore(self.plan(), self._read("secrets.json", redact.Secrets))
 
     def record(self) -> RunRecord:
         """The run's identity; RunStateError if it can't be read."""
@@ -117,11 +126,20 @@ def known_runs() -> list[RunStore]:
 
 def is_supervised(name: str) -> bool:
     """Whether a live supervisor holds that run's lock."""
-    lock = try_lock(paths.lock_path(name), shared=True)
+    lock = try_lock(_lock_of(name), shared=True)
     if lock is None:
         return True
     lock.close()
     return False
+
+
+def _lock_of(name: str) -> Path:
+    """The lock the run was started with: another terminal may have another TMPDIR."""
+    store = RunStore(name)
+    with contextlib.suppress(RunStateError):
+        if store.exists() and Path(recorded := store.record().lock).is_file():
+            return Path(recorded)
+    return paths.lock_path(name)
 
 
 def await_release(name: str, timeout_s: float = 10.0) -> None:

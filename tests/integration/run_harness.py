@@ -182,6 +182,15 @@ class Home:
         partial.write_text(json.dumps(knobs))
         partial.rename(self.dir / "control.json")
 
+    def hook(self, command: str, code: str) -> None:
+        """Runs `code` first in every `dynctl <command>` from here on: faults that no input brings about."""
+        hooks = self.dir / "hooks"
+        hooks.mkdir(exist_ok=True)
+        inner = "".join(f"    {line}\n" for line in code.splitlines())
+        with (hooks / "sitecustomize.py").open("a") as file:
+            file.write(f"import sys\nif {command!r} in sys.orig_argv:\n{inner}")
+        self.env["PYTHONPATH"] = str(hooks)
+
     # commands
 
     def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Command:

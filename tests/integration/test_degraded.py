@@ -199,3 +199,13 @@ def test_everything_killed_at_once_is_a_stopped_run(home: Home) -> None:
     assert "without a word" in status["reason"]
     assert home.run("down", home.name).code == 5
     home.up()
+
+
+def test_a_restart_that_hangs_is_a_failed_restart(home: Home) -> None:
+    rule = {"restart": {"max": 1, "backoff": "100ms"}}
+    home.up({"roles": {"prefill": rule}, "ready": {"stall": "2s"}})
+    home.control(prefill={"hang_at_phase": "config"})
+    kill(home, "prefill-0")
+    home.await_status(lambda s: row(s, "prefill-0")["state"] == "failed", "prefill is given up")
+    assert any("made no progress for 2 s" in e["message"] for e in home.events() if e["kind"] == "error")
+    assert home.ask().status_code == 200

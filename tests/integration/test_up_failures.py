@@ -111,3 +111,10 @@ def test_a_frontend_port_taken_at_spawn_is_told_by_its_holder(home: Home) -> Non
     assert f"port {home.port} is in use" in error["error"][0]
     assert "held by pid" in error["why"][0]
     assert "frontend.port" in error["at"][0]
+
+
+def test_a_fault_of_the_supervisor_itself_leaves_nothing(home: Home) -> None:
+    home.hook("_supervise", "from dynctl.runtime import proving\nproving.meets = lambda *_: 1 / 0")
+    error = failed(home, home.run("up", "-d", home.topology()), 1)
+    assert "the supervisor failed: ZeroDivisionError" in error["error"][0]
+    assert "Traceback" in home.run("logs", home.name, "supervisor").out

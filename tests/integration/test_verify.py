@@ -17,24 +17,18 @@ from tests.integration.run_harness import Home
 from tests.integration.test_up_failures import failed
 
 TINY = {"model": "builtin:tiny"}
+ONE_LENGTH = """
+from dynctl.proof import verify
+spoken = verify.prompt  # one length for all, so that the hand-over of one fits another
+verify.prompt = lambda seed, words: spoken(seed, words)[:1500]
+"""
 SWAPPED = """
-import sys
-
-if "_supervise" in sys.orig_argv:
-    from dynctl.proof import verify
-
-    spoken = verify.prompt  # one length for all, so that the hand-over of one fits another
-    verify.prompt = lambda seed, words: spoken(seed, words)[:1500]
-elif "frontend" in sys.orig_argv:
-    from dynctl.frontend.legs import Handover
-
-    own, seen = Handover.decode_params, []
-
-    def of_the_one_before(self, request_id, reply):
-        seen.append(own(self, request_id, reply))
-        return seen[-2] if len(seen) > 3 else seen[-1]  # the first two are the pair's proof
-
-    Handover.decode_params = of_the_one_before
+from dynctl.frontend.legs import Handover
+own, seen = Handover.decode_params, []
+def of_the_one_before(self, request_id, reply):
+    seen.append(own(self, request_id, reply))
+    return seen[-2] if len(seen) > 3 else seen[-1]  # the first two are the pair's proof
+Handover.decode_params = of_the_one_before
 """
 
 
@@ -65,10 +59,8 @@ def test_verification_can_be_left_out_and_asked_for(home: Home, monkeypatch: pyt
 
 def swap(home: Home) -> None:
     """From here on the frontend hands each request the KV of the one before it."""
-    hooks = home.dir / "hooks"
-    hooks.mkdir()
-    (hooks / "sitecustomize.py").write_text(SWAPPED)
-    home.env["PYTHONPATH"] = str(hooks)
+    home.hook("_supervise", ONE_LENGTH)
+    home.hook("frontend", SWAPPED)
 
 
 def test_swapped_hand_overs_turn_it_red(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

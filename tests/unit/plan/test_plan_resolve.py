@@ -52,7 +52,7 @@ def test_one_prefill_one_decode_on_a_cpu_machine() -> None:
     assert (prefill.ucx, decode.ucx, frontend.ucx) == (True, True, False)
     assert frontend.argv == (
         *("dynctl", "frontend", "--host", "127.0.0.1", "--port", "8000"),
-        *("--control", "/run/cpu-1p1d.sock"),
+        *("--control", "/run/cpu-1p1d.sock", "--drain-timeout", "86400"),
     )
     assert (frontend.role, frontend.ports, frontend.probes.health) == ("frontend", {"http": 8000}, "/metrics")
 

@@ -1,0 +1,56 @@
+"""What a supervisor does about errors, its own included: whatever fails, the run's processes are ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+
+from dynctl.errors import DynctlError, RuntimeFailure
+
+PAUSE_S = 1.0
+
+
+async def outcome(serving: asyncio.Task[None]) -> DynctlError | None:
+    """The error that ended serving, as its user should see it; None when it was asked to stop."""
+    serving.cancel()
+    try:
+        await serving
+    except asyncio.CancelledError:
+        return None
+    except DynctlError as error:
+        return error
+    except BaseExceptionGroup as group:
+        known, _ = group.split(DynctlError)
+        return _first(known) if known else _unexpected(group)
+    except Exception as error:
+        return _unexpected(error)
+    return None
+
+
+async def tend(work: Callable[[], Awaitable[None]]) -> None:
+    """Does endless work until cancelled: an error in it is logged, and the work taken up again."""
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            traceback.print_exception(error)
+        await asyncio.sleep(PAUSE_S)
+
+
+def _first(group: BaseExceptionGroup[DynctlError]) -> DynctlError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _unexpected(error: BaseException) -> DynctlError:
+    """A fault of dynctl's own: the whole of it goes to the supervisor's log."""
+    traceback.print_exception(error)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return RuntimeFailure(
+        f"the supervisor failed: {type(error).__name__}: {error}",
+        where="its log",
+        why="this is a fault of dynctl, not of the topology",
+        fix="report it with what `dynctl logs NAME supervisor` prints",
+    )
