@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -52,10 +53,11 @@ class Bench:
         """Seconds from `dynctl up -d` to a token served through the frontend."""
         begun = time.monotonic()
         self.dynctl("up", "-d", str(PROFILE), *self._sets, *options)
-        serve_a_token(self._url)
-        took_s = time.monotonic() - begun
-        self.dynctl("down")
-        return took_s
+        try:
+            serve_a_token(self._url)
+            return time.monotonic() - begun
+        finally:
+            self.dynctl("down")
 
     def by_hand(self, plan: dict[str, Any]) -> float:
         """Seconds from starting both engines at once until both have served a token."""
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18000, help="the frontend's port (18000)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing started is left
     directory = Path(tempfile.mkdtemp(prefix="dynctl-bench-"))
     try:
         rows, verified_s = measure(Bench(directory, options.port), options.pairs)

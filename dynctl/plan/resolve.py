@@ -15,7 +15,7 @@ from dynctl.topology.schema import Topology
 
 TINY = "builtin:tiny"
 DRAIN_S = 86_400
-"""How long the frontend itself would drain: longer than anybody asks of `down`, whose deadline is the one that counts."""
+"""How long the frontend itself would drain: longer than anybody waits, as the deadline of `down` is the one to keep."""
 
 
 def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> Plan:

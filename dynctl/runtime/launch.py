@@ -18,7 +18,6 @@ from dynctl.runtime.client import Connection, attach
 from dynctl.store import paths
 from dynctl.store.run import RunStore, try_lock
 
-
 LOOK_S = 0.5
 """Longer than anybody looks at a lock, shorter than a supervisor lives."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from dynctl.engines import registry
@@ -10,7 +11,7 @@ from dynctl.engines.base import EngineContext
 from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec, Role, Seat
 from dynctl.topology.schema import Topology
 
-SERVER = '''
+SERVER = """
 import json, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -33,15 +34,15 @@ print("warming up", flush=True)
 if sys.argv[3:] == ["--broken"]:
     sys.exit("the warp core is missing")
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
-'''
+"""
 
 
 class EchoEngine:
     """It has one port, no metrics, and needs nothing but Python."""
 
     name = "sglang"
-    owned_flags = {"port": "ports are allocated"}  # noqa: RUF012
-    must_agree: dict[str, str] = {}  # noqa: RUF012
+    owned_flags: Mapping[str, str] = {"port": "ports are allocated"}
+    must_agree: Mapping[str, str] = {}
 
     def __init__(self, script: Path) -> None:
         self._script = script

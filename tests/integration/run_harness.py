@@ -1,4 +1,4 @@
-"""A home of its own for each test: state, cache, sockets, ports and run name; and the command line, run inside it."""
+"""A home of its own for each test: state, cache, sockets, ports and run name, and the command line run inside it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,100 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import psutil
 import yaml
 
-PATIENCE_S = 120.0
-"""How long anything may take on a slow and busy machine before it counts as stuck."""
+from tests.integration.command import PATIENCE_S, Command, Result, T, has_ended, until
+
+__all__ = ["PATIENCE_S", "Command", "Home", "Result", "T", "has_ended", "until"]
+
 MARK = "DYNCTL_TEST_HOME"
 """In the environment of everything that a test starts, whatever becomes of its parents."""
 FRONTEND_PORTS = range(30000, 32768)
 """Above the ports that runs are given, below those that the kernel gives to clients."""
 _NOT_INHERITED = ("DYNCTL_", "FAKE_ENGINE_", "UCX_", "NIXL_", "VLLM_", "XDG_", "HF_")
 _ports = itertools.count(os.getpid() % 1000)
-
-T = dict[str, Any]
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
-    """The first true value of `condition`; AssertionError naming `what` when none comes in time."""
-    end = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < end, f"did not happen within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
-
-
-class Result(msgspec.Struct, frozen=True):
-    """What a command said, and its exit code."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """stdout as one document."""
-        return json.loads(self.out)
-
-    def error(self) -> dict[str, list[str]]:
-        """The lines of its error by kind: error, at, why, fix and the log tail `|`. No traceback is tolerated."""
-        assert "Traceback" not in self.err, self.err
-        found: dict[str, list[str]] = {"error": [], "at": [], "why": [], "fix": [], "|": []}
-        for line in self.err.splitlines():
-            word, _, rest = line.strip().partition(" ")
-            if word == "error:" and line.startswith("error:"):
-                found["error"].append(rest)
-            elif line.startswith("  ") and word in found:
-                found[word].append(rest.strip())
-        return found
-
-
-class Command:
-    """A command that runs on: its output goes to files, so that it never waits for a reader."""
-
-    def __init__(self, argv: list[str], env: Mapping[str, str], cwd: Path, **options: Any) -> None:
-        self._out, self._err = (Path(tempfile.mkstemp(dir=cwd)[1]) for _ in range(2))
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options}
-            self.process = subprocess.Popen(argv, env=env, cwd=cwd, **streams)
-
-    @property
-    def out(self) -> str:
-        """stdout so far."""
-        return self._out.read_text()
-
-    @property
-    def err(self) -> str:
-        """stderr so far."""
-        return self._err.read_text()
-
-    def wait(self, timeout_s: float = PATIENCE_S) -> Result:
-        """Its end. It is killed when it does not come in time."""
-        try:
-            code = self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"no end within {timeout_s:g} s\n{self.out[-3000:]}\n{self.err[-3000:]}") from None
-        return Result(code, self.out, self.err)
-
-    def says(self, text: str, timeout_s: float = PATIENCE_S) -> None:
-        """Waits until stderr or stdout has `text`."""
-
-        def said() -> bool:
-            if text in self.err or text in self.out:
-                return True
-            assert self.process.poll() is None, f"ended before it said {text!r}: {self.out}\n{self.err}"
-            return False
-
-        until(said, f"the command says {text!r}", timeout_s)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
-        self.process.send_signal(number)
 
 
 class Home:
@@ -124,6 +40,7 @@ class Home:
         self.dir = Path(tempfile.mkdtemp(prefix="dyn", dir="/tmp"))
         self.model = model
         self._share = (worker, workers)
+        self.commands: list[Command] = []
         self.name = self.new_name()
         self.port = self.free_port()
         for part in ("state", "cache", "tmp", "record", "work"):
@@ -195,12 +112,13 @@ class Home:
 
     def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Command:
         """Starts `dynctl` with these arguments."""
-        argv = [sys.executable, "-m", "dynctl", *map(str, arguments)]
-        return Command(argv, {**self.env, **(env or {})}, self.dir / "work", **options)
+        return self.python("-m", "dynctl", *arguments, env=env, **options)
 
-    def script(self, code: str, *arguments: str) -> Command:
-        """Starts Python code in this world."""
-        return Command([sys.executable, "-c", code, *arguments], self.env, self.dir / "work")
+    def python(self, *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Command:
+        """Starts Python in this world. What still runs at the test's end is killed."""
+        argv = [sys.executable, *map(str, arguments)]
+        self.commands.append(Command(argv, {**self.env, **(env or {})}, self.dir / "work", **options))
+        return self.commands[-1]
 
     def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Result:
         """Runs `dynctl` to its end."""
@@ -303,6 +221,9 @@ class Home:
 
     def close(self) -> None:
         """Ends what is left of the test's runs, by the means that users have; nothing may be left after that."""
+        for command in self.commands:
+            command.process.kill()
+            command.process.wait()
         try:
             for record in (self.dir / "state").glob("dynctl/*/*/run.json"):
                 if self.processes():
@@ -326,11 +247,3 @@ def _merged(base: T, changes: T) -> T:
         else:
             out[key] = value
     return out
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Whether it is gone or a zombie."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True

@@ -1,4 +1,4 @@
-"""Wrong files, wrong environments and wrong moments: the right exit code and a cause, nothing started or overwritten."""
+"""Wrong files, environments and moments: the right exit code and a cause, and nothing started or overwritten."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ def test_down_of_what_is_not_there(home: Home) -> None:
 
 def test_the_name_is_free_once_down_has_returned(home: Home) -> None:
     home.up()
-    done = home.script(
+    done = home.python(
+        "-c",
         "import sys; from dynctl.cli import app; from dynctl.store.run import is_supervised\n"
         "code = app.run(['down', sys.argv[1]])\n"
         "sys.exit(code or 10 * is_supervised(sys.argv[1]))",

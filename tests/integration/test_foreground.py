@@ -17,9 +17,9 @@ STREAMED_TOKENS = 20
 STAMPED = re.compile(r"\d\d:\d\d:\d\d \S+ +\S.*")
 
 
-def ready(home: Home, *options: str, **popen: object) -> Command:
+def ready(home: Home, *options: str) -> Command:
     """A foreground `up` whose run is ready."""
-    command = home.start("up", home.topology(), *options, **popen)
+    command = home.start("up", home.topology(), *options)
     command.says(f"{home.name} is ready")
     return command
 
@@ -45,7 +45,7 @@ class Stream:
             for line in home.stream(max_tokens=STREAMED_TOKENS):
                 self.lines.append(line)
                 self._begun.set()
-        except Exception as error:  # noqa: BLE001 - it is what the test looks at
+        except Exception as error:
             self.failure = error
         finally:
             self._begun.set()
@@ -112,9 +112,10 @@ def test_a_signal_before_ready_ends_the_start(home: Home) -> None:
 
 
 def test_a_signal_while_planning_starts_nothing(home: Home) -> None:
-    blocked = home.script(
+    blocked = home.python(
+        "-c",
         "import time; from dynctl.store.run import planning_lock\n"
-        "with planning_lock(): print('held', flush=True); time.sleep(600)"
+        "with planning_lock(): print('held', flush=True); time.sleep(600)",
     )
     blocked.says("held")
     command = home.start("up", "-d", home.topology())
@@ -150,7 +151,8 @@ def test_losing_the_client_before_ready_ends_the_run(home: Home, number: signal.
 
 def test_losing_the_client_at_the_moment_of_launch_ends_the_run(home: Home) -> None:
     home.control(decode={"hang_at_phase": "kv_cache"})
-    command = home.script(
+    command = home.python(
+        "-c",
         "import os, signal, sys; from dynctl.cli import app, watch\n"
         "watch.Watch.__init__ = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "sys.exit(app.run(['up', sys.argv[1]]))",

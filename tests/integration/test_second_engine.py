@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.integration.run_harness import Command, Home, Result
+from tests.integration.run_harness import Home, Result
 from tests.integration.test_up_failures import failed
 
 ROOT = Path(__file__).parents[2]
@@ -16,9 +16,8 @@ ROOT = Path(__file__).parents[2]
 def up(home: Home, **role: object) -> Result:
     """`up -d` where `engine: sglang` is the echo engine, with an interpreter that has no vLLM."""
     file = home.topology({"engine": "sglang", "roles": {"worker": role}}, aggregated=True)
-    env = {**home.env, "DYNCTL_ENGINE_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-m", "tests.integration.echo_engine", "up", "-d", str(file)]
-    return Command(argv, env, home.dir / "work").wait()
+    env = {"DYNCTL_ENGINE_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    return home.python("-m", "tests.integration.echo_engine", "up", "-d", file, env=env).wait()
 
 
 def test_it_is_started_and_serves(home: Home) -> None:

@@ -62,7 +62,13 @@ def test_what_the_machine_lacks_starts_nothing(home: Home, require: str) -> None
     assert home.run("status", home.name).code == 5
 
 
+def hurry(home: Home) -> None:
+    """Proofs wait one second, not fifteen, for what will not come."""
+    home.hook("_supervise", "from dynctl.proof import pair\npair.SETTLE_S = 1.0")
+
+
 def test_kv_that_does_not_move_is_not_ready(home: Home) -> None:
+    hurry(home)
     home.control(decode={"no_transfer": True})
     error = failed(home, home.run("up", "-d", home.topology()), 1)
     assert "a pair could not be proven" in error["error"][0]
@@ -71,11 +77,19 @@ def test_kv_that_does_not_move_is_not_ready(home: Home) -> None:
 
 
 def test_a_path_that_ucx_does_not_name_is_not_ready(home: Home) -> None:
+    hurry(home)
     changes = {"transport": {"require": "shm", "env": {"UCX_PROTO_INFO": "n"}}}
     error = failed(home, home.run("up", "-d", home.topology(changes)), 4)
     assert "goes over unknown; shm is required" in error["error"][0]
     assert "named no protocol" in " ".join(error["why"])
     assert "UCX_PROTO_INFO" in error["fix"][0]
+
+
+def test_without_a_gpu_auto_takes_a_path_that_ucx_does_not_name(home: Home) -> None:
+    hurry(home)
+    home.up({"transport": {"env": {"UCX_PROTO_INFO": "n"}}})
+    transport = home.status()["transport"]
+    assert (transport["verdict"], transport["evidence"]) == ("unknown", [])
 
 
 def test_a_transfer_that_ucx_refuses_is_a_transport_error(home: Home) -> None:

@@ -20,7 +20,7 @@ def near(milliseconds: float) -> object:
 
 def test_injected_delays_are_recovered(home: Home) -> None:
     watching = home.start("up", home.topology(), "--json", "--verbose")
-    watching.says('"message":"%s is ready"' % home.name)
+    watching.says(f"{home.name} is ready")
     home.control(
         prefill={"prefill_delay_ms": PREFILL_MS},
         decode={"transfer_delay_ms": TRANSFER_MS, "first_token_delay_ms": FIRST_MS},

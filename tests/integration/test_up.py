@@ -103,3 +103,29 @@ def test_pushed_kv_is_proven_at_the_prefill_worker(home: Home) -> None:
     (pair,) = home.status()["transport"]["pairs"]
     assert pair["bytes"] > 0
     assert home.ask().status_code == 200
+
+
+def test_of_two_starts_of_one_name_one_is_refused(home: Home) -> None:
+    file = home.topology()
+    both = [home.start("up", "-d", file) for _ in range(2)]
+    codes = sorted(command.wait().code for command in both)
+    # the later one finds the name taken, or, before that, the port
+    assert codes in ([0, 5], [0, 2])
+    assert home.status()["state"] == "ready"
+    assert home.ask().status_code == 200
+
+
+def test_looking_on_does_not_get_in_the_way_of_a_start(home: Home) -> None:
+    """Whether a run is alive shows in its lock: who looks holds it for an instant, and must not be taken for a run."""
+    looking = home.python(
+        "-c",
+        "import sys, time; from dynctl.store import paths, run\n"
+        "while True:\n"
+        "    with run.try_lock(paths.lock_path(sys.argv[1]), shared=True) or open('/dev/null'):\n"
+        "        print('looking', flush=True); time.sleep(0.1)\n"
+        "    time.sleep(0.01)",
+        home.name,
+    )
+    looking.says("looking")
+    home.up(aggregated=True)
+    assert home.run("down", home.name).code == 0

@@ -11,7 +11,10 @@ from tests.integration.run_harness import Home, Result
 DEATHS = [
     ("OSError: [Errno 98] Address already in use", "a port it needs is in use"),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "out of memory"),
-    ("OSError: /m is not a local folder and is not a valid model identifier listed on 'hub'", "the model was not found"),
+    (
+        "OSError: /m is not a local folder and is not a valid model identifier",
+        "the model was not found",
+    ),
     ("RuntimeError: NIXL compatibility hash mismatch. Local: 1f. Remote: 2e.", "compatibility hash mismatch"),
     ("RuntimeError: NIXL is not available", "no usable NIXL"),
 ]
@@ -73,7 +76,8 @@ def test_a_health_that_never_comes(home: Home) -> None:
 
 def test_a_side_channel_port_taken_by_somebody_hangs_no_start(home: Home) -> None:
     """The port is free when the plan is made and taken when the workers are to be spawned."""
-    command = home.script(
+    command = home.python(
+        "-c",
         "import socket, sys; from dynctl.cli import app, up\n"
         "from dynctl.runtime.launch import launch\n"
         "def steal(plan, **options):\n"

@@ -13,6 +13,7 @@ from dynctl.engines.tiny import tiny_model_dir
 from dynctl.plan.values import Plan
 from dynctl.proof import verify
 from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.pair import settled
 from tests.integration.run_harness import Home
 from tests.integration.test_up_failures import failed
 
@@ -91,7 +92,6 @@ def client(home: Home) -> tuple[ProofClient, Plan]:
 async def test_one_wrong_token_is_found_where_it_is(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.up()
     speaker, plan = client(home)
-    settled = verify.settled
 
     async def settled_and_now_wrong(*arguments: object) -> object:
         found = await settled(*arguments)  # type: ignore[arg-type]
