@@ -91,8 +91,8 @@ def test_one_signal_drains(home: Home, number: signal.Signals, code: int) -> Non
 
 
 def test_a_second_signal_kills(home: Home) -> None:
-    home.control(decode={"token_delay_ms": 5000})
     command = ready(home)
+    home.control(decode={"token_delay_ms": 60_000})
     stream = Stream(home)
     command.signal(signal.SIGINT)
     command.says("stopping")
