@@ -25,7 +25,7 @@ class Observer:
         self._requests = RequestWindow()
         self._report = Report()
         self._heard = False
-        self._totals_scraped = -1
+        self._scraped = (-1, -1)
 
     def take(self, report: Report) -> list[RequestRecord]:
         """A report of the frontend; the users' requests in it."""
@@ -36,10 +36,11 @@ class Observer:
         return [record for record in report.requests if not record.directed]
 
     async def scrape(self, http: httpx.AsyncClient) -> None:
-        """One round over all engines, if requests ended since the last."""
-        if self._totals_scraped == self._report.requests_total:
+        """One round over all engines, if requests ended since the last but one: engines count a little late."""
+        total = self._report.requests_total
+        if self._scraped == (total, total):
             return
-        self._totals_scraped = self._report.requests_total
+        self._scraped = (self._scraped[1], total)
         await asyncio.gather(*(self._scrape(http, process_id) for process_id in self._engines))
 
     async def _scrape(self, http: httpx.AsyncClient, process_id: str) -> None:

@@ -185,6 +185,7 @@ class Supervisor:
 
     async def _serve(self) -> None:
         await self.bringup.run()
+        await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
         self.was_ready = True
         for process in self.processes.values():
             process.move("proven", "ready")

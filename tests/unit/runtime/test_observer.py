@@ -1,0 +1,46 @@
+"""The window has a beginning before the first request and an end after the last one."""
+
+from __future__ import annotations
+
+import httpx
+
+from dynctl.frontend.messages import Report, RequestRecord
+from dynctl.runtime.observer import Observer
+from tests.unit.plan.machines import made
+
+
+def engines(counter: dict[str, int]) -> httpx.AsyncClient:
+    """Engines whose transfer counter rises a moment after the request that moved the bytes was reported."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        counter["scrapes"] += 1
+        count = counter["transfers"]
+        text = f"vllm:nixl_xfer_time_seconds_count {count}\nvllm:nixl_xfer_time_seconds_sum {count * 0.004}\n"
+        return httpx.Response(200, text=text)
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer))
+
+
+async def test_one_request_right_after_ready_has_its_figures() -> None:
+    """The counter is late: the round after the report still sees the old value, the next one the new."""
+    observer, counter = Observer(made()), {"transfers": 7, "scrapes": 0}
+    async with engines(counter) as http:
+        await observer.scrape(http)
+        record = RequestRecord(id="a", at=0, path="/v1/completions", mode="disaggregated", status=200, streamed=True)
+        observer.take(Report(requests=(record,), requests_total=1))
+        await observer.scrape(http)
+        counter["transfers"] = 8
+        await observer.scrape(http)
+        transfer_ms = observer.ttft().window["transfer"]
+        assert transfer_ms is not None
+        assert abs(transfer_ms - 4.0) < 1e-6
+
+
+async def test_idle_engines_are_left_alone() -> None:
+    """No request, no scraping."""
+    observer, counter = Observer(made()), {"transfers": 0, "scrapes": 0}
+    async with engines(counter) as http:
+        for _ in range(6):
+            await observer.scrape(http)
+    workers = 2
+    assert counter["scrapes"] <= 2 * workers
