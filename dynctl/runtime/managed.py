@@ -105,6 +105,8 @@ class Managed:
     def status(self) -> ProcessStatus:
         """Its row of the status document."""
         spec = self.spec
+        if self.rss_bytes is None:
+            self.measure()
         return ProcessStatus(
             id=spec.id,
             role=spec.role,

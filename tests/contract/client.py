@@ -88,6 +88,21 @@ def stream(pair: Pair, worker: Worker, path: str, body: Body) -> list[Body]:
     return [json.loads(event) for event in events[:-1]]
 
 
+def warm_up(pair: Pair, attempts: int = 3) -> None:
+    """A first hand-over that succeeds: cold engines on a busy machine can miss vLLM's 5 s for the handshake."""
+    for attempt in range(1, attempts + 1):
+        body = {
+            "model": pair.served_name,
+            "prompt": list(range(40, 80)),
+            "max_tokens": 2,
+            "cache_salt": f"warm-{attempt}",
+        }
+        status = post(pair, pair.decode, "/v1/completions", hand_over(pair, "/v1/completions", body)).status_code
+        if status == 200:
+            return
+    raise AssertionError(f"no hand-over succeeded in {attempts} attempts")
+
+
 def _request_id(body: Body | bytes) -> dict[str, str]:
     """The same name on both legs: the push connector pairs them by it, and waits for ever where it finds no match."""
     name = body.get("cache_salt") if isinstance(body, dict) else None

@@ -46,7 +46,7 @@ def directory() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cpu_1p1d(engine_python: str) -> Iterator[Deployment]:
     """One prefill and one decode worker, ready and verified: started once for all tests that only use it."""
     with short_directory() as path, deployed("cpu-1p1d", path, engine_python) as deployment:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.client import warm_up
 from tests.contract.pair import Pair, running_pair
 from tests.contract.suite import ContractSuite, PushSuite
 
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group
 @pytest.fixture(scope="class")
 def pair(engine_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with running_pair(engine_python, tiny_model, tmp_path_factory.mktemp("vllm"), {}, patience_s=300) as both:
+        warm_up(both)
         yield both
 
 
@@ -23,6 +25,7 @@ def pair(engine_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPath
 def push_pair(engine_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     directory = tmp_path_factory.mktemp("push")
     with running_pair(engine_python, tiny_model, directory, {}, 300, "NixlPushConnector") as both:
+        warm_up(both)
         yield both
 
 

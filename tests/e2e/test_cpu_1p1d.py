@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 import openai
 import psutil
 import pytest
 
-from tests.e2e.deployment import Deployment
+from dynctl.plan.values import Plan
+from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.verify import verify_pair
+from tests.e2e.deployment import ROOT, Deployment, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -123,6 +130,59 @@ def test_decode_serves_alone_while_prefill_is_gone_and_it_heals(cpu_1p1d: Deploy
     status = until(lambda: _when(cpu_1p1d, "ready"), HEAL_S)
     assert next(p["restarts"] for p in status["processes"] if p["id"] == "prefill-0") == 1
     assert client.completions.create(**ask).choices[0].text == before
+
+
+def run_directory(deployment: Deployment) -> Path:
+    """Where the run keeps its plan and token."""
+    return next(deployment.directory.glob(f"state/dynctl/*/{deployment.name}"))
+
+
+@pytest.fixture
+def swapping(cpu_1p1d: Deployment) -> Iterator[str]:
+    """The URL of a second, broken frontend in front of the run's own workers."""
+    plan = msgspec.json.decode((run_directory(cpu_1p1d) / "plan.json").read_bytes(), type=Plan)
+    urls = [str(worker.probes.url) for worker in plan.workers()]
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.swapping_frontend", str(port), *urls],
+        env={**cpu_1p1d.env, "DYNCTL_TOKEN_FILE": str(run_directory(cpu_1p1d) / "token")},
+        cwd=ROOT,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: _healthy(url), 60)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+async def test_swapped_caches_turn_verification_red(cpu_1p1d: Deployment, swapping: str) -> None:
+    """The same comparison that passed on the run's own frontend finds other tokens, or other bytes, behind this one.
+
+    Last in this module: engines whose hand-overs were mixed up keep spinning over what was never fetched.
+    """
+    directory = run_directory(cpu_1p1d)
+    plan = msgspec.json.decode((directory / "plan.json").read_bytes(), type=Plan)
+    (pair,) = plan.transport.pairs
+    metrics = {worker.id: f"{worker.probes.url}/metrics" for worker in plan.workers()}
+    token = (directory / "token").read_text()
+    async with ProofClient(plan.frontend_url, token, plan.served_name, metrics) as client:
+        right = await verify_pair(client, pair, plan.kv, mover=pair.to)
+    assert right.divergences == ()
+    async with ProofClient(swapping, token, plan.served_name, metrics) as client:
+        try:
+            wrong = await verify_pair(client, pair, plan.kv, mover=pair.to)
+        except ProofError:
+            return
+    assert wrong.divergences
+
+
+def _healthy(url: str) -> bool | None:
+    try:
+        return httpx.get(f"{url}/health", trust_env=False).status_code == 200 or None
+    except httpx.HTTPError:
+        return None
 
 
 def _degraded(deployment: Deployment) -> dict[str, Any] | None:
