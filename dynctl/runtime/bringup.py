@@ -95,6 +95,7 @@ class BringUp:
         run = self._run
         await await_health(process, run.http)
         run.events.add("gate", "healthy", process=process.id)
+        process.hold_cores()
         if process.spec.probes.models:
             await await_model(process, run.http, self._plan.served_name)
             run.events.add("gate", "model listed", process=process.id)

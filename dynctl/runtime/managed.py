@@ -11,7 +11,9 @@ import time
 import psutil
 
 from dynctl.engines.spec import ProcessSpec
+from dynctl.hardware.values import parse_cpu_list
 from dynctl.runtime import ownership
+from dynctl.runtime.affinity import hold_to
 from dynctl.runtime.lifecycle import LifeEvent, step
 from dynctl.runtime.spawn import exit_text, spawn
 from dynctl.runtime.tail import LogTail
@@ -80,6 +82,12 @@ class Managed:
     def processes(self) -> list[psutil.Process]:
         """The process and its descendants as of now."""
         return ownership.tree(self.pid) if self.pid else []
+
+    def hold_cores(self) -> None:
+        """Undoes pinning of the engine's own on machines without a GPU, where it puts workers onto one core."""
+        if self.spec.ucx and not self.spec.gpus:
+            cores = parse_cpu_list(self.spec.cpus) if self.spec.cpus else os.sched_getaffinity(0)
+            hold_to(cores, self.processes())
 
     def clear_leftovers(self) -> None:
         """Kills what an ended process left behind: engine children that would hold its device and ports."""
