@@ -45,6 +45,8 @@ class Observer:
 
     async def _scrape(self, http: httpx.AsyncClient, process_id: str) -> None:
         probes = self._plan.process(process_id).probes
+        if not (probes.url and probes.metrics):
+            return
         try:
             response = await http.get(f"{probes.url}{probes.metrics}")
         except httpx.HTTPError:
