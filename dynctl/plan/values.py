@@ -24,6 +24,11 @@ class PlannedPair(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
     reason: str
 
 
+def mover(pair: PlannedPair, direction: str) -> str:
+    """The process that moves a pair's KV bytes: decode READs them (pull), or prefill WRITEs them (push)."""
+    return pair.to if direction == "pull" else pair.from_
+
+
 class PlannedTransport(msgspec.Struct, frozen=True, kw_only=True):
     """The KV path as planned: the `required` word of the topology, the direction, and every pair."""
 

@@ -11,7 +11,7 @@ import msgspec
 
 from dynctl.fabric.ucx_log import ProtoTable
 from dynctl.fabric.verdict import verdict
-from dynctl.plan.values import KvShape, PlannedPair
+from dynctl.plan.values import KvShape, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
 from dynctl.proof.prompt import prompt
 from dynctl.telemetry.scrape import EngineSample
@@ -39,8 +39,8 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False
 
     def mover(self, pair: PlannedPair) -> str:
-        """The process that moves the bytes: decode READs them (pull), or prefill WRITEs them (push)."""
-        return pair.to if self.direction == "pull" else pair.from_
+        """The process whose counters and UCX log show this pair's transfers."""
+        return mover(pair, self.direction)
 
     async def prove(self, pair: PlannedPair) -> PairStatus:
         """Two requests: the first pays for connections, the second's transfer gives the rate. Raises ProofError."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dynctl.errors import DynctlError, RuntimeFailure, TransportError
 from dynctl.fabric.ucx_log import ProtoTable
 from dynctl.fabric.verdict import explain, meets
-from dynctl.plan.values import Plan, PlannedPair
+from dynctl.plan.values import Plan, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
 from dynctl.proof.pair import PairProver
 from dynctl.proof.verify import Verification, verify_pair
@@ -58,10 +58,10 @@ class Proving:
         results = []
         async with self._client() as client:
             for pair in decodes.values():
-                mover = pair.to if self._plan.transport.direction == "pull" else pair.from_
+                moving = mover(pair, self._plan.transport.direction)
                 try:
                     results.append(
-                        await verify_pair(client, pair, self._plan.kv, mover=mover, weigh=not self._plan.exact)
+                        await verify_pair(client, pair, self._plan.kv, mover=moving, weigh=not self._plan.exact)
                     )
                 except ProofError as error:
                     raise self._failed("verification failed", str(error), pair) from error
@@ -130,8 +130,8 @@ class Proving:
         )
 
     def _failed(self, what: str, detail: str, pair: PlannedPair) -> DynctlError:
-        mover = pair.to if self._plan.transport.direction == "pull" else pair.from_
-        worker = self._workers[mover]
+        moving = mover(pair, self._plan.transport.direction)
+        worker = self._workers[moving]
         tail = worker.last_lines()
         if worker.tail.ucx.errors:
             why, fix = explain("unknown", worker.tail.ucx, pair.floor)
