@@ -10,7 +10,11 @@ Role = Literal["prefill", "decode", "worker", "frontend"]
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one worker sits: GPUs (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports."""
+    """Where one worker sits: GPUs (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports.
+
+    `memory_nodes`: NUMA nodes its memory should come from; empty: wherever the kernel likes. `reasons`: why it sits
+    there, one choice each, for `plan --explain`.
+    """
 
     id: str
     role: Role
@@ -22,7 +26,9 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[str, ...] = ()
     numa: int | None = None
     cpus: str | None = None
+    memory_nodes: tuple[int, ...] = ()
     ports: dict[str, int] = {}
+    reasons: tuple[str, ...] = ()
 
 
 class LogPhase(msgspec.Struct, frozen=True):
@@ -74,7 +80,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[str, ...] = ()
     numa: int | None = None
     cpus: str | None = None
+    memory_nodes: tuple[int, ...] = ()
     ports: dict[str, int] = {}
+    reasons: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     probes: Probes = Probes()
     log_phases: tuple[LogPhase, ...] = ()

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from dynctl.hardware import nvml
-from dynctl.hardware.values import Cma, Hardware, Nic
+from dynctl.hardware.values import Cma, Hardware, Nic, NicPort
 
 CAP_SYS_PTRACE = 19
 PTRACE_SCOPE = "proc/sys/kernel/yama/ptrace_scope"
@@ -54,14 +54,19 @@ def cma(root: Path) -> Cma:
 def _nic(path: Path) -> Nic:
     ports_dir = path / "ports"
     ports = sorted(p.name for p in ports_dir.iterdir()) if ports_dir.is_dir() else []
-    active = tuple(int(port) for port in ports if port.isdigit() and _is_active(ports_dir / port))
+    active = tuple(_port(ports_dir / port) for port in ports if port.isdigit())
     numa = _read(path / "device/numa_node")
-    return Nic(name=path.name, numa=int(numa) if numa and numa.isdecimal() else None, active_ports=active)
+    return Nic(name=path.name, numa=int(numa) if numa and numa.isdecimal() else None, ports=active)
 
 
-def _is_active(port: Path) -> bool:
-    state, physical = _read(port / "state") or "", _read(port / "phys_state") or ""
-    return "ACTIVE" in state and "LinkUp" in physical
+def _port(path: Path) -> NicPort:
+    state, physical = _read(path / "state"), _read(path / "phys_state")
+    return NicPort(number=int(path.name), state=_word(state), phys_state=_word(physical))
+
+
+def _word(text: str | None) -> str | None:
+    """`4: ACTIVE` -> `ACTIVE`."""
+    return text.partition(":")[2].strip() or text if text else None
 
 
 def _read(path: Path) -> str | None:

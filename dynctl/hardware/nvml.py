@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dynctl.hardware.values import Gpu
+from dynctl.hardware.values import Gpu, Holder
 
 
 class NvmlView(NamedTuple):
@@ -63,6 +63,7 @@ def _read(nvml: Any) -> NvmlView:
 def _gpu(nvml: Any, index: int, handle: Any, addresses: dict[str, int]) -> Gpu:
     capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    links, switched = _nvlinks(nvml, handle, addresses)
     return Gpu(
         index=index,
         uuid=nvml.nvmlDeviceGetUUID(handle),
@@ -70,25 +71,26 @@ def _gpu(nvml: Any, index: int, handle: Any, addresses: dict[str, int]) -> Gpu:
         memory_bytes=int(memory.total) if memory else 0,
         pci=_pci(nvml, handle),
         compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
-        nvlink_peers=_nvlink_peers(nvml, handle, addresses),
-        holders=tuple(f"pid {p.pid}" for p in _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()),
+        nvlinks=links,
+        nvswitch_links=switched,
+        holders=tuple(Holder(pid=p.pid) for p in _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()),
     )
 
 
-def _nvlink_peers(nvml: Any, handle: Any, addresses: dict[str, int]) -> tuple[int, ...]:
-    """Peers by NVLink. Where a link ends in a switch, all GPUs behind switches meet there."""
-    peers: set[int] = set()
+def _nvlinks(nvml: Any, handle: Any, addresses: dict[str, int]) -> tuple[dict[int, int], int]:
+    """Active links by peer, and how many end in a switch (or in anything else that is no GPU of this machine)."""
+    peers: dict[int, int] = {}
+    switched = 0
     for link in range(nvml.NVML_NVLINK_MAX_LINKS):
         if _ask(nvml, nvml.nvmlDeviceGetNvLinkState, handle, link) != nvml.NVML_FEATURE_ENABLED:
             continue
         remote = _ask(nvml, nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)
         index = addresses.get(_address(remote.busId)) if remote else None
         if index is None:
-            peers.update(addresses.values())
+            switched += 1
         else:
-            peers.add(index)
-    peers.discard(addresses.get(_pci(nvml, handle), -1))
-    return tuple(sorted(peers))
+            peers[index] = peers.get(index, 0) + 1
+    return peers, switched
 
 
 def _pci(nvml: Any, handle: Any) -> str:

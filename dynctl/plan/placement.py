@@ -103,7 +103,11 @@ class _Gpus:
         self._free = {gpu.index: gpu for gpu in hardware.gpus if not gpu.holders}
         self._pinned: dict[str, list[Gpu]] = {}
         if not self._on_cpu and wanted > len(self._free):
-            busy = [f"GPU {g.index} is held by {', '.join(g.holders)}" for g in hardware.gpus if g.holders]
+            busy = [
+                f"GPU {gpu.index} is held by {', '.join(holder.text() for holder in gpu.holders)}"
+                for gpu in hardware.gpus
+                if gpu.holders
+            ]
             raise HostError(
                 f"the topology needs {wanted} GPUs; this machine has {len(self._free)} free of {len(self._all)}",
                 where="roles",
@@ -134,7 +138,7 @@ class _Gpus:
         if index not in self._all:
             return "does not exist"
         if holders := self._all[index].holders:
-            return f"is held by {', '.join(holders)}"
+            return f"is held by {', '.join(holder.text() for holder in holders)}"
         return f"{next(worker for worker, gpus in self._pinned.items() if self._all[index] in gpus)} has"
 
 

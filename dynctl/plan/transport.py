@@ -5,7 +5,7 @@ from __future__ import annotations
 from dynctl.engines.spec import Seat
 from dynctl.errors import TransportError
 from dynctl.fabric.verdict import tls_classes
-from dynctl.hardware.values import Hardware
+from dynctl.hardware.values import Hardware, nvlink_width
 from dynctl.plan.values import CLASS_ORDER, PlannedPair, PlannedTransport, TransportClass
 from dynctl.topology.schema import Topology
 
@@ -60,8 +60,8 @@ def _narrowed(topology: Topology, offered: dict[TransportClass, str]) -> tuple[T
 
 
 def _nvlink(hardware: Hardware, source: Seat, target: Seat) -> bool:
-    peers = {gpu.index: set(gpu.nvlink_peers) for gpu in hardware.gpus}
-    return all(b in peers.get(a, ()) for a in source.gpus for b in target.gpus)
+    gpus = {gpu.index: gpu for gpu in hardware.gpus}
+    return all(nvlink_width(gpus[a], gpus[b]) for a in source.gpus for b in target.gpus)
 
 
 def _too_slow(

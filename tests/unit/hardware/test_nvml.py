@@ -110,19 +110,19 @@ def test_what_a_driver_reports(install: Any) -> None:
     first, second = found.gpus
     assert (first.index, first.uuid, first.name, first.memory_bytes) == (0, "GPU-0", "NVIDIA H200", 141 * GIB)
     assert (first.pci, second.pci) == ("0000:18:00.0", "0000:19:00.0")
-    assert (first.compute_capability, first.nvlink_peers, first.holders) == ("9.0", (), ())
-    assert second.holders == ("pid 77", "pid 78")
+    assert (first.compute_capability, first.nvlinks, first.holders) == ("9.0", {}, ())
+    assert [holder.pid for holder in second.holders] == [77, 78]
     assert driver.open == 0
 
 
 def test_links_between_two_gpus(install: Any) -> None:
     install(Driver(3, links={0: ["00000000:19:00.0"] * 2, 1: ["00000000:18:00.0"] * 2}))
-    assert [gpu.nvlink_peers for gpu in discover().gpus] == [(1,), (0,), ()]
+    assert [gpu.nvlinks for gpu in discover().gpus] == [{1: 2}, {0: 2}, {}]
 
 
 def test_links_into_a_switch_reach_every_gpu(install: Any) -> None:
     install(Driver(4, links={index: [None, None] for index in range(4)}))
-    assert [gpu.nvlink_peers for gpu in discover().gpus] == [(1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)]
+    assert [(gpu.nvlinks, gpu.nvswitch_links) for gpu in discover().gpus] == [({}, 2)] * 4
 
 
 def test_a_gpu_that_fell_off_the_bus_is_not_there(install: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynctl.hardware.values import Cma, Gpu, Hardware, Nic
+from dynctl.hardware.values import Cma, Gpu, Hardware, Holder, Nic, NicPort
 from dynctl.plan.facts import EngineFacts, Facts, ModelFacts
 from dynctl.plan.resolve import resolve
 from dynctl.plan.values import Plan
@@ -14,7 +14,7 @@ from dynctl.topology.schema import Topology
 GIB = 1 << 30
 CMA_ALLOWED = Cma(allowed=True, reason="Yama ptrace_scope is 1")
 CMA_REFUSED = Cma(allowed=False, reason="Yama ptrace_scope is 2")
-ACTIVE = Nic(name="mlx5_0", numa=0, active_ports=(1,))
+ACTIVE = Nic(name="mlx5_0", numa=0, ports=(NicPort(number=1, state="ACTIVE", phys_state="LinkUp"),))
 INACTIVE = Nic(name="mlx5_1", numa=1)
 ENGINE = EngineFacts(python="/opt/engine/bin/python", vllm="0.32.0", nixl="1.5.1", torch="2.13.0")
 
@@ -52,8 +52,8 @@ def gpus(
                 memory_bytes=141 * GIB,
                 pci=f"0000:{index + 16:02x}:00.0",
                 numa=index // 4,
-                nvlink_peers=tuple(peer for peer in everyone if peer != index) if nvlink else (),
-                holders=(f"pid {4000 + index}",) if index in busy else (),
+                nvlinks={peer: 18 for peer in everyone if peer != index} if nvlink else {},
+                holders=(Holder(pid=4000 + index),) if index in busy else (),
             )
             for index in everyone
         ),

@@ -101,8 +101,10 @@ def test_a_worker_is_reached_by_nvlink_only_if_all_its_gpus_are() -> None:
     hardware = gpus(4)
     broken = hardware.gpus[3].__class__(index=3, uuid="GPU-0003", name="H200", memory_bytes=1, pci="0000:13:00.0")
     hardware = Hardware(gpus=(*hardware.gpus[:3], broken))
+    plan = made(pools("{}", "{tp: 2}"), on=hardware)
+    assert plan.transport.pairs[0].path == "nvlink"
     plan = made(pools("{}", "{tp: 3}"), on=hardware)
-    assert plan.transport.pairs[0].path == "nvlink"  # what prefill's GPU says counts
+    assert plan.transport.pairs[0].path == "tcp"
     plan = made(pools("{pin: [{gpus: [3]}]}", "{}"), on=hardware)
     assert plan.transport.pairs[0].path == "tcp"
 
