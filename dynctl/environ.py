@@ -1,4 +1,8 @@
-"""Names of environment variables that several rooms know."""
+"""Environment variables that several rooms know, and what an engine's process inherits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 RUN_ID_VARIABLE = "DYNCTL_RUN_ID"
 """The run a process belongs to: how every process of a run is found again."""
@@ -6,3 +10,18 @@ PROCESS_VARIABLE = "DYNCTL_PROCESS"
 """The planned process that a process belongs to."""
 NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 """Set for dynctl itself, never for its workers."""
+
+STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_")
+
+
+def is_steering(name: str) -> bool:
+    """Whether an inherited variable would steer the KV path behind the plan's back."""
+    return name.startswith(STEERING_PREFIXES)
+
+
+def engine_environment(own: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """What a process of the engine gets: what is inherited less what steers the KV path, then its own."""
+    kept = {name: value for name, value in inherited.items() if not is_steering(name) and name != NO_PLUGINS}
+    # engines rename their processes; setproctitle would write over the environment by which they are found
+    always = {"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1"}
+    return {**kept, **always, **own}

@@ -6,13 +6,6 @@ import msgspec
 
 from dynctl.hardware.values import Hardware
 
-STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_")
-
-
-def is_steering(name: str) -> bool:
-    """Whether an inherited variable would steer the KV path behind the plan's back."""
-    return name.startswith(STEERING_PREFIXES)
-
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's interpreter and the versions installed beside it; None: not installed there."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from dynctl.environ import is_steering
 from dynctl.hardware.discover import discover
-from dynctl.plan.facts import Facts, is_steering
+from dynctl.plan.facts import Facts
 from dynctl.preflight import engine, model
 from dynctl.preflight.ports import taken_ports
 from dynctl.store import paths

@@ -9,18 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynctl.engines.spec import ProcessSpec
-from dynctl.environ import NO_PLUGINS, PROCESS_VARIABLE, RUN_ID_VARIABLE
+from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE, engine_environment
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
-from dynctl.plan.facts import is_steering
 
 
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
     """The process's whole environment: what is inherited less what steers the KV path, the plan's, and the run's id."""
-    kept = {name: value for name, value in inherited.items() if not is_steering(name) and name != NO_PLUGINS}
-    # engines rename their processes; setproctitle would write over the environment by which they are found
-    always = {"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1"}
-    return {**kept, **always, **spec.env, RUN_ID_VARIABLE: run_id, PROCESS_VARIABLE: spec.id}
+    mine = {RUN_ID_VARIABLE: run_id, PROCESS_VARIABLE: spec.id}
+    return {**engine_environment(spec.env, inherited), **mine}
 
 
 def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subprocess.Popen[bytes]:
