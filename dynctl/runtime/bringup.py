@@ -16,6 +16,7 @@ from dynctl.runtime.lifecycle import backoff_s
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.proving import Proving, pairs_to_prove
 from dynctl.runtime.spawncheck import refuse_taken_ports
+from dynctl.runtime.turns import Turns
 from dynctl.store.log import EventLog
 
 
@@ -40,6 +41,7 @@ class BringUp:
         self._plan = run.plan
         self.serving: set[str] = set()
         self._gates = {spec.id: asyncio.Event() for spec in run.plan.processes}
+        self._turns = Turns(run.plan.processes)
 
     async def run(self) -> None:
         """Returns when every gate is open. Raises RuntimeFailure, TransportError or ReadyTimeout; ends nothing."""
@@ -87,6 +89,8 @@ class BringUp:
 
     async def _open_own_gates(self, process: Managed) -> None:
         for earlier in process.spec.after:
+            if not self._gates[earlier].is_set():
+                process.wait_for(earlier)
             await self._gates[earlier].wait()
         process.start()
         await self._await_own_gates(process)
@@ -96,6 +100,7 @@ class BringUp:
         await await_health(process, run.http)
         run.events.add("gate", "healthy", process=process.id)
         process.hold_cores()
+        process.check_binding(await asyncio.to_thread(process.views))
         if process.spec.probes.models:
             await await_model(process, run.http, self._plan.served_name)
             run.events.add("gate", "model listed", process=process.id)
@@ -140,10 +145,15 @@ class BringUp:
         await asyncio.to_thread(process.clear_leftovers)
         process.restarts += 1
         try:
-            process.start()
-            async with asyncio.timeout(self._plan.ready.timeout_s):
-                opened = self._reopen(process)
-                if await _first_of(opened, process.exited.wait()) == 1:
+            async with self._turns.taken(process):
+                process.start()
+                deadline = asyncio.get_running_loop().time() + self._plan.ready.timeout_s
+                stalled = StallWatch(process, self._plan.ready.stall_s).run()
+                async with asyncio.timeout_at(deadline):
+                    if await _first_of(self._await_own_gates(process), process.exited.wait(), stalled) != 0:
+                        return
+            async with asyncio.timeout_at(deadline):
+                if await _first_of(self._prove_again(process), process.exited.wait()) != 0:
                     return
         except (DynctlError, ExceptionGroup, TimeoutError) as error:
             cause = _flat(error)
@@ -153,8 +163,7 @@ class BringUp:
         process.move("proven", "ready again")
         self._run.refresh_state()
 
-    async def _reopen(self, process: Managed) -> None:
-        await _first_of(self._await_own_gates(process), StallWatch(process, self._plan.ready.stall_s).run())
+    async def _prove_again(self, process: Managed) -> None:
         mine = [pair for pair in self._plan.transport.pairs if process.id in (pair.from_, pair.to)]
         served = [pair for pair in mine if {pair.from_, pair.to} <= self.serving]
         await self._run.proving.prove(pairs_to_prove(tuple(served)), self._gates.__getitem__, shared=True)

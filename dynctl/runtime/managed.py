@@ -12,14 +12,16 @@ import psutil
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.hardware.values import parse_cpu_list
-from dynctl.runtime import ownership
+from dynctl.runtime import ownership, procfs
 from dynctl.runtime.affinity import hold_to
+from dynctl.runtime.binding import ProcessView, judge
 from dynctl.runtime.lifecycle import LifeEvent, step
+from dynctl.runtime.mempolicy import preferring
 from dynctl.runtime.spawn import exit_text, spawn
 from dynctl.runtime.tail import LogTail
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore
-from dynctl.telemetry.status import ProcessState, ProcessStatus
+from dynctl.telemetry.status import Bound, ProcessState, ProcessStatus
 
 TAIL_LINES = 20
 
@@ -35,6 +37,8 @@ class Managed:
         self.phase_since = self.since
         self.restarts = 0
         self.rss_bytes: int | None = None
+        self.bound: Bound | None = None
+        self._unbound: str | None = None
         self.started = asyncio.Event()
         self.exited = asyncio.Event()
         self.returncode: int | None = None
@@ -55,11 +59,14 @@ class Managed:
         """Executes it and watches for its exit through a pidfd. HostError if it can't be executed."""
         log = self._store.log_path(self.id)
         self.tail = self._new_tail()
-        self._popen = spawn(self.spec, self._run_id, log, self._store.dir)
+        with preferring(self.spec.memory_nodes) as self._unbound:
+            self._popen = spawn(self.spec, self._run_id, log, self._store.dir)
         self.exited, self.returncode, self.phase = asyncio.Event(), None, None
         self._watch(self._popen)
         self.started.set()
         self.move("spawn", f"started, pid {self._popen.pid}")
+        self.bound = None
+        self.check_binding(self.views())
 
     def move(self, event: LifeEvent, message: str, why: str | None = None) -> None:
         """Applies a lifecycle event and records the change of state, if it is one."""
@@ -75,9 +82,16 @@ class Managed:
         """Records a phase of start-up; a process that is ready has none, even when a peer's proof needs it."""
         if phase == self.phase or self.state not in {"starting", "loading"}:
             return
+        self._show(phase)
+        self.move("progress", "loading")
+
+    def wait_for(self, other: str) -> None:
+        """Records that it is not started before another process is up."""
+        self._show(f"waits for {other}")
+
+    def _show(self, phase: str) -> None:
         self.phase, self.phase_since = phase, time.time()
         self._events.add("process.phase", phase, process=self.id, phase=phase)
-        self.move("progress", "loading")
 
     def processes(self) -> list[psutil.Process]:
         """The process and its descendants as of now."""
@@ -88,6 +102,20 @@ class Managed:
         if self.spec.ucx and not self.spec.gpus:
             cores = parse_cpu_list(self.spec.cpus) if self.spec.cpus else os.sched_getaffinity(0)
             hold_to(cores, self.processes())
+
+    def views(self) -> list[ProcessView]:
+        """Where its processes and their threads may run and allocate now. Reading it can take a while."""
+        if not (self.spec.cpus or self.spec.memory_nodes):
+            return []
+        return [view for member in self.processes() if (view := procfs.view(member.pid))]
+
+    def check_binding(self, views: list[ProcessView]) -> None:
+        """Holds them against the plan, for the status; what differs is said in an event, once."""
+        found = judge(self.spec.cpus, self.spec.memory_nodes, views, self._unbound)
+        said = self.bound.note if self.bound else None
+        if found and not found.ok and found.note != said:
+            self._events.add("warning", "not bound as planned", process=self.id, why=found.note)
+        self.bound = found
 
     def clear_leftovers(self) -> None:
         """Kills what an ended process left behind: engine children that would hold its device and ports."""
@@ -128,6 +156,8 @@ class Managed:
             nics=spec.nics,
             numa=spec.numa,
             cpus=spec.cpus,
+            memory_nodes=spec.memory_nodes,
+            bound=self.bound if self.pid else None,
             ports=spec.ports,
             restarts=self.restarts,
             since=self.since,

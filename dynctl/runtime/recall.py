@@ -51,6 +51,7 @@ def remembered_status(store: RunStore) -> RunStatus:
                 nics=spec.nics,
                 numa=spec.numa,
                 cpus=spec.cpus,
+                memory_nodes=spec.memory_nodes,
                 ports=spec.ports,
             )
             for spec in plan.processes

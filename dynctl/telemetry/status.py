@@ -52,8 +52,24 @@ class TransportStatus(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[PairStatus, ...] = ()
 
 
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process and all its threads may run and allocate, read from /proc when it started and when healthy.
+
+    `cpus`: a Linux cpu list. `memory`: its memory policy as the kernel words it (`prefer:0`); None: not readable.
+    `ok`: nothing differs from the plan; else `note` says what does.
+    """
+
+    cpus: str | None = None
+    memory: str | None = None
+    ok: bool = True
+    note: str | None = None
+
+
 class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One process as last seen. `since` is wall time in seconds of its present state."""
+    """One process as last seen. `since` is wall time in seconds of its present state.
+
+    `cpus`, `memory_nodes` are as planned, `bound` as found; None where nothing was planned, or not looked at yet.
+    """
 
     id: str
     role: str
@@ -67,6 +83,8 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[str, ...] = ()
     numa: int | None = None
     cpus: str | None = None
+    memory_nodes: tuple[int, ...] = ()
+    bound: Bound | None = None
     ports: dict[str, int] = {}
     restarts: int = 0
     since: float | None = None

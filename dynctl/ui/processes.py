@@ -12,6 +12,8 @@ from dynctl.ui.words import STATE_STYLE, mark, pins, port_of
 WIDE = 110
 """From this many columns on, state, phase and time have columns of their own."""
 
+MOST_UNBOUND = 3
+
 
 def process_table(status: RunStatus, *, width: int, now: float) -> Table:
     """Every process with state, phase, elapsed time, pins, port, pid, memory and restarts, in plan order."""
@@ -33,6 +35,18 @@ def process_table(status: RunStatus, *, width: int, now: float) -> Table:
     for process in status.processes:
         table.add_row(*_row(process, wide=wide, nodes=nodes, now=now))
     return table
+
+
+def binding_lines(status: RunStatus) -> list[Text]:
+    """What runs or allocates elsewhere than planned, a line each for the first few."""
+    lines = [
+        f"! {clean(process.id)} is not bound as planned: {clean(bound.note or '')}"
+        for process in status.processes
+        if (bound := process.bound) and not bound.ok
+    ]
+    if len(lines) > MOST_UNBOUND:
+        lines[MOST_UNBOUND:] = [f"! {len(lines) - MOST_UNBOUND} more are not bound as planned"]
+    return [Text(line, "yellow", overflow="fold") for line in lines]
 
 
 def plain_table(width: int, wide: bool) -> Table:

@@ -17,7 +17,7 @@ from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
 from dynctl.ui.figures import clean, format_clock, format_duration
 from dynctl.ui.plain import message_of, subject
-from dynctl.ui.processes import process_table
+from dynctl.ui.processes import binding_lines, process_table
 from dynctl.ui.traffic import traffic_block
 from dynctl.ui.transport import MOST_PAIRS, transport_block
 from dynctl.ui.words import EVENT_STYLE, STATE_STYLE, mark
@@ -80,7 +80,7 @@ def _body(status: RunStatus, *, width: int, now: float, most_pairs: int) -> list
     parts += [Text(f"! {clean(w)}", style="yellow", overflow="fold") for w in status.warnings[:MOST_WARNINGS]]
     if len(status.warnings) > MOST_WARNINGS:
         parts.append(Text(f"! {len(status.warnings) - MOST_WARNINGS} more warnings", style="yellow"))
-    parts += [_heading("processes"), process_table(status, width=width, now=now)]
+    parts += [_heading("processes"), process_table(status, width=width, now=now), *binding_lines(status)]
     if status.transport.pairs or any(process.role == "prefill" for process in status.processes):
         parts += [_heading("transport"), transport_block(status, width=width, most_pairs=most_pairs)]
     if status.frontend.requests_total or status.state not in ("starting", "stopped"):

@@ -29,6 +29,7 @@ PURE = (
     "dynctl.fabric.verdict",
     "dynctl.telemetry*",
     "dynctl.store.event",
+    "dynctl.runtime.binding",
     "dynctl.runtime.lifecycle",
     "dynctl.runtime.messages",
     "dynctl.proof.prompt",

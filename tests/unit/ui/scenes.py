@@ -6,10 +6,12 @@ import time
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dynctl.frontend.messages import RequestRecord
 from dynctl.store.event import Event
 from dynctl.telemetry.status import (
+    Bound,
     Evidence,
     FrontendStatus,
     PairStatus,
@@ -155,6 +157,21 @@ def big(pairs: int = 12) -> RunStatus:
         started_at=NOW - 90100,
         processes=processes,
         transport=TransportStatus(required="rdma", verdict="tcp", gigabytes_per_s=0.5, pairs=made),
+    )
+
+
+def bound() -> RunStatus:
+    """Cores and memory looked at: in force, refused in part, and memory from another node than the cores'."""
+    good, bad, far, *others = big().processes
+    note = "2 of 318 threads of VLLM::Worker_TP (pid 41233) may run on cores 0-111, planned are 14-27"
+    return replace(
+        big(),
+        processes=(
+            replace(good, memory_nodes=(0,), bound=Bound(cpus="0-13", memory="prefer:0")),
+            replace(bad, memory_nodes=(0,), bound=Bound(cpus="0-111", memory="prefer:0", ok=False, note=note)),
+            replace(far, memory_nodes=(1,), bound=Bound(cpus="28-41", memory="prefer:1")),
+            *others,
+        ),
     )
 
 
