@@ -23,6 +23,14 @@ app = typer.Typer(
 
 File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A topology file; ./topology.yaml by default.")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")]
+HardwareFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--hardware",
+        metavar="FILE",
+        help="Another machine: a snapshot, the text of `nvidia-smi topo -m`, or an NCCL topology XML; - for stdin.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.")]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run; may be left out when there is only one.")]
@@ -54,19 +62,24 @@ def up(
 
 
 @app.command()
-def validate(file: File = None, sets: Sets = []) -> None:  # noqa: B006
-    """Check a topology file."""
+def validate(file: File = None, sets: Sets = [], hardware: HardwareFile = None) -> None:  # noqa: B006
+    """Check a topology file; with --hardware, that it fits that machine."""
     from dynctl.cli.plan import validate
 
-    raise typer.Exit(validate(file, sets))
+    raise typer.Exit(validate(file, sets, hardware))
 
 
 @app.command()
-def plan(file: File = None, sets: Sets = [], json_: Json = False) -> None:  # noqa: B006
+def plan(
+    file: File = None,
+    sets: Sets = [],  # noqa: B006
+    hardware: HardwareFile = None,
+    json_: Json = False,
+) -> None:
     """Show every process with its GPUs, cores, ports, environment and argv. Starts nothing."""
     from dynctl.cli.plan import plan
 
-    raise typer.Exit(plan(file, sets, as_json=json_))
+    raise typer.Exit(plan(file, sets, hardware, as_json=json_))
 
 
 @app.command()

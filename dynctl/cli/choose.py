@@ -9,26 +9,28 @@ import dynctl
 from dynctl.errors import RunStateError, UsageError
 
 if TYPE_CHECKING:
+    from dynctl.hardware.values import Hardware
     from dynctl.store.run import RunStore
     from dynctl.topology.schema import Topology
 
 DEFAULT_FILE = Path("topology.yaml")
 
 
-def topology(file: Path | None, sets: list[str]) -> Topology:
-    """The topology in FILE, in ./topology.yaml, or the profile that fits this machine."""
+def topology(file: Path | None, sets: list[str], hardware: Hardware | None = None) -> Topology:
+    """The topology in FILE, in ./topology.yaml, or the profile that fits this machine, or `hardware`."""
     from dynctl.topology.load import load
 
-    return load(file or default_file(), sets)
+    return load(file or default_file(hardware), sets)
 
 
-def default_file() -> Path:
+def default_file(hardware: Hardware | None = None) -> Path:
     """./topology.yaml where there is one, else a profile: one GPU for each of prefill and decode, or CPU workers."""
     if DEFAULT_FILE.exists():
         return DEFAULT_FILE
     from dynctl.hardware import nvml
 
-    gpus = len(nvml.discover().gpus) if nvml.has_driver() else 0
+    found = hardware.gpus if hardware else nvml.discover().gpus if nvml.has_driver() else ()
+    gpus = len(found)
     return profiles_dir() / ("1p1d.yaml" if gpus > 1 else "agg.yaml" if gpus else "cpu-1p1d.yaml")
 
 

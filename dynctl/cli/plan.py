@@ -9,12 +9,24 @@ from pathlib import Path
 import msgspec
 
 from dynctl.cli import choose
+from dynctl.plan.values import CLASS_ORDER, Plan
 
 
-def validate(file: Path | None, sets: list[str]) -> int:
-    """Checks the file alone; nothing of this machine is looked at."""
-    topology = choose.topology(file, sets)
-    print(f"{topology.name}: valid", file=sys.stderr)  # noqa: T201
+def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -> int:
+    """Checks the file alone, nothing of this machine; with `hardware` also that it can be planned on that machine."""
+    if hardware is None:
+        topology = choose.topology(file, sets)
+        print(f"{topology.name}: valid", file=sys.stderr)  # noqa: T201
+        return 0
+    made = _plan(file, sets, hardware)
+    pairs = [pair.path for pair in made.transport.pairs]
+    path = f", KV over {max(pairs, key=CLASS_ORDER.index)}" if pairs else ""
+    gpus = len({gpu for process in made.processes for gpu in process.gpus})
+    print(  # noqa: T201
+        f"{made.name}: valid; fits {hardware}: {len(made.workers())} workers on {gpus} GPUs{path}", file=sys.stderr
+    )
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     return 0
 
 
@@ -26,14 +38,9 @@ def schema() -> int:
     return 0
 
 
-def plan(file: Path | None, sets: list[str], *, as_json: bool) -> int:
-    """What `up` would do."""
-    from dynctl.plan import redact
-    from dynctl.plan.resolve import resolve
-    from dynctl.preflight.gather import gather
-
-    topology = choose.topology(file, sets)
-    made, _ = redact.split(resolve(topology, gather(topology)))
+def plan(file: Path | None, sets: list[str], hardware: Path | None = None, *, as_json: bool) -> int:
+    """What `up` would do, here or on the machine that `hardware` describes."""
+    made = _plan(file, sets, hardware)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
@@ -41,3 +48,19 @@ def plan(file: Path | None, sets: list[str], *, as_json: bool) -> int:
 
     print(plan_text(made, shutil.get_terminal_size().columns))  # noqa: T201
     return 0
+
+
+def _plan(file: Path | None, sets: list[str], hardware: Path | None) -> Plan:
+    """The plan without its secrets."""
+    from dynctl.plan import redact
+    from dynctl.plan.resolve import resolve
+    from dynctl.preflight.gather import gather
+
+    machine = None
+    if hardware is not None:
+        from dynctl.hardware import imports
+
+        machine = imports.load(hardware)
+    topology = choose.topology(file, sets, machine)
+    made, _ = redact.split(resolve(topology, gather(topology, machine)))
+    return made

@@ -28,7 +28,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `taken_ports` maps a port that can't be bound to who holds it; `ambient` names variables of the caller's environment
     that steer UCX, NIXL or the side channel and are therefore not passed on; `dynctl` is the argv prefix by which
-    dynctl re-executes itself.
+    dynctl re-executes itself; `notes` is what the plan's reader must be told of these facts (another machine's are
+    partly assumed).
     """
 
     hardware: Hardware
@@ -39,3 +40,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     dynctl: tuple[str, ...] = ("dynctl",)
     taken_ports: dict[int, str] = {}
     ambient: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -128,6 +128,7 @@ def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport) -> 
         f"{name} in the environment is not passed on to workers; transport.env is the place for it"
         for name in facts.ambient
     ]
+    found += facts.notes
     slow = [pair for pair in transport.pairs if pair.path == "tcp"]
     if slow and facts.hardware.has_gpu() and topology.transport.direction == "pull":
         found.append(

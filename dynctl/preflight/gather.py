@@ -1,4 +1,4 @@
-"""Gathers the facts a plan rests on: this machine, the engine, the model, the ports."""
+"""Gathers the facts a plan rests on: this machine or an imported one, the engine, the model, the ports."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import sys
 
 from dynctl.environ import is_steering
 from dynctl.hardware.discover import discover
+from dynctl.hardware.values import Hardware
 from dynctl.plan.facts import Facts
-from dynctl.preflight import engine, model
+from dynctl.preflight import elsewhere, engine, model
 from dynctl.preflight.ports import taken_ports
 from dynctl.store import paths
 from dynctl.store.run import is_supervised, known_runs
 from dynctl.topology.schema import Topology
 
 
-def gather(topology: Topology) -> Facts:
-    """Looks everything up. Starts nothing, changes nothing."""
+def gather(topology: Topology, hardware: Hardware | None = None) -> Facts:
+    """Looks everything up. Starts nothing, changes nothing. `hardware`: another machine, which is then planned for."""
+    if hardware is not None:
+        return elsewhere.facts(topology, hardware, self_command())
     python = engine.find_python(topology.python, topology.engine)
     return Facts(
         hardware=discover(),

@@ -20,6 +20,11 @@ def is_path(model: str) -> bool:
     return model.startswith(("/", "./", "../", "~"))
 
 
+def exists(model: str) -> bool:
+    """Whether a model directory is on this machine."""
+    return Path(os.path.expanduser(model)).exists()
+
+
 def look_up(model: str) -> ModelFacts:
     """What can be known without fetching or making anything. UsageError for a path that is no model."""
     if model == TINY:

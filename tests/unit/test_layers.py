@@ -24,6 +24,10 @@ PURE = (
     "dynctl.engines.vllm*",
     "dynctl.hardware.values",
     "dynctl.hardware.distance",
+    "dynctl.hardware.matrix",
+    "dynctl.hardware.nccl_xml",
+    "dynctl.hardware.snapshot",
+    "dynctl.hardware.xml_tree",
     "dynctl.fabric.report",
     "dynctl.fabric.ucx_log",
     "dynctl.fabric.verdict",
@@ -49,7 +53,7 @@ NOT_PURE = ("dynctl.topology.load",)
 PURE_LIBRARIES = {
     *("__future__", "collections", "contextlib", "dataclasses", "enum", "hashlib", "heapq", "http", "ipaddress"),
     *("itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator", "functools"),
-    *("difflib", "httptools", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "yaml"),
+    *("difflib", "httptools", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "xml", "yaml"),
 }
 ALLOWED = {
     ("dynctl.topology.*", "pathlib"): "PurePosixPath",
