@@ -21,16 +21,16 @@ class _Head(msgspec.Struct):
     """What tells a snapshot from another document."""
 
     schema: int | None = None
-    gpus: msgspec.Raw | None = None
-    nics: msgspec.Raw | None = None
-    processes: msgspec.Raw | None = None
+    gpus: msgspec.Raw = msgspec.Raw()
+    nics: msgspec.Raw = msgspec.Raw()
+    processes: msgspec.Raw = msgspec.Raw()
 
 
 def parse(data: bytes, source: str) -> Hardware:
     """The machine that a snapshot describes. UsageError for another schema or document, and for contradictions."""
     try:
         head = msgspec.json.decode(data, type=_Head)
-        if head.schema is None or head.processes is not None or (head.gpus is None and head.nics is None):
+        if head.schema is None or bytes(head.processes) or not (bytes(head.gpus) or bytes(head.nics)):
             raise UsageError(f"{source} is JSON, but no hardware snapshot", where=source, fix=FIX)
         if head.schema != SCHEMA:
             raise UsageError(
