@@ -63,12 +63,17 @@ class Dispatcher:
             raise _failure(error) from None
 
     async def _attempts(self, job: Job, role: str, *, hand_over: bool) -> None:
-        """One attempt, and one more on another worker when the first one's worker did not answer at all."""
+        """One attempt, and one more on another worker when the first one's worker did not answer at all.
+
+        A decode that fails over a handed-over request does so, as a rule, because the prefill worker died with the KV
+        cache before it was fetched: then once more without that prefill worker.
+        """
         tried: list[str] = []
+        lost: list[str] = []
         while True:
             if not self._workers.ready(role):
                 raise Failure(503, self._reason(), code="no_worker", headers=[_RETRY_AFTER])
-            params = await self._prefill(job) if hand_over else None
+            params = await self._prefill(job, lost) if hand_over else None
             if params is None:
                 job.mode = "decode-only" if role == "decode" else "aggregated"
                 job.prefill = job.spans.prefill_sent = None
@@ -77,10 +82,13 @@ class Dispatcher:
             worker = self._workers.pick(role, tried)
             if worker is None:
                 raise Failure(503, self._reason(), code="no_worker", headers=[_RETRY_AFTER])
-            body = job.request.body
+            body = job.request.body if params is None else decode_body(job.request.body, params)
             try:
-                await self._legs.answer(worker, job, body if params is None else decode_body(body, params), leg=role)
+                await self._legs.answer(worker, job, body, leg=role, hold=params is not None and not lost)
             except LegFailed as error:
+                if error.status is not None and job.prefill is not None:
+                    lost.append(job.prefill)
+                    continue
                 self._workers.suspect(worker)
                 tried.append(worker.id)
                 another = any(w.id not in tried for w in self._workers.ready(role))
@@ -90,12 +98,15 @@ class Dispatcher:
                 self._workers.trust(worker)
                 return
 
-    async def _prefill(self, job: Job) -> bytes | None:
-        """Parameters from a prefill worker, the second one asked when the first fails; None: decode serves alone."""
+    async def _prefill(self, job: Job, lost: list[str]) -> bytes | None:
+        """Parameters from a prefill worker, the second one asked when the first fails; None: decode serves alone.
+
+        `lost`: those whose KV cache decode could not use; they count as tried.
+        """
         if job.fields is None:
             return None
         body = prefill_body(job.fields)
-        tried: list[str] = []
+        tried = list(lost)
         while len(tried) < 2:
             worker = self._workers.pick("prefill", tried)
             if worker is None:
@@ -113,7 +124,7 @@ class Dispatcher:
             if params is None:
                 self._on_degraded("nothing_kept")
             return params
-        self._on_degraded("prefill_failed" if tried else "no_prefill")
+        self._on_degraded("handover_failed" if lost else "prefill_failed" if tried else "no_prefill")
         return None
 
     def _named(self, worker_id: str) -> Worker:

@@ -111,10 +111,14 @@ class Legs:
         except (msgspec.DecodeError, RecursionError):
             raise LegFailed("prefill", worker, "its reply is not a JSON object") from None
 
-    async def answer(self, worker: Worker, job: Job, body: bytes, *, leg: str = "decode") -> None:
-        """The leg that answers the client. Raises LegFailed while nothing has been sent to the client."""
+    async def answer(self, worker: Worker, job: Job, body: bytes, *, leg: str = "decode", hold: bool = False) -> None:
+        """The leg that answers the client. Raises LegFailed while nothing has been sent to the client.
+
+        `hold`: for a failure of the engine itself too, with status 500, where else the client would be told of it.
+        """
         request = job.request
-        relay = Relay(job, f"the {leg} leg on {worker.id}", self._clock, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        relay = Relay(job, f"the {leg} leg on {worker.id}", self._clock, done, hold=hold)
         job.decode = worker.id
         job.spans.sent = self._clock()
         call = self._client.send(
@@ -136,6 +140,8 @@ class Legs:
         finally:
             waiting.discard(call)
             call.abort()
+        if relay.held is not None:
+            raise LegFailed(leg, worker, relay.held, 500)
 
     def gone(self, worker: Worker) -> None:
         """The worker is out of service: whatever has had no answer from it yet is not waited for any longer."""

@@ -20,17 +20,25 @@ class Relay:
     It fails with ClientError while nothing has been sent to the client: then another attempt, or an error with its own
     status, is still possible. The head is therefore held back until body bytes come. An error answer of the engine is
     gathered and given OpenAI's shape. A stream that breaks off ends with an error event, anything else with a cut
-    connection: never with an end that looks like a good one.
+    connection: never with an end that looks like a good one. With `hold`, a failure of the engine itself (500, or an
+    error event before all content) is kept from the client and noted in `held`: it may be tried again.
     """
 
-    __slots__ = ("_call", "_clock", "_error", "_first", "_headers", "_job", "_last", "_status", "_who", "begun", "done")
+    __slots__ = (
+        *("_call", "_clock", "_error", "_first", "_headers", "_hold", "_job", "_last", "_status", "_who"),
+        *("begun", "done", "held"),
+    )
 
-    def __init__(self, job: Job, who: str, clock: Callable[[], float], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, job: Job, who: str, clock: Callable[[], float], done: asyncio.Future[None], *, hold: bool = False
+    ) -> None:
         self._job = job
         self._who = who
         self._clock = clock
         self.done = done
         self.begun = False
+        self.held: str | None = None
+        self._hold = hold
         self._call: Call | None = None
         self._status = 0
         self._headers: Headers = []
@@ -57,17 +65,25 @@ class Relay:
         if self._error is not None:
             self._gather(self._error, data)
             return
-        if not self.begun:
-            self._begin()
         first = self._first
         if first is not None:
             self._inspect(first, data)
+            if self._hold and not self.begun and first.error is not None and not first.seen:
+                self.held = first.error
+                self._error = []
+                return
+        if not self.begun:
+            self._begin()
         self._last = data
         self._job.responder.write(data)
 
     def on_end(self) -> None:
         """The engine's answer is complete."""
-        if self._error is not None:
+        if self._hold and self._status == 500:
+            self.held = "it answered 500"
+        if self.held is not None:
+            self._job.error = None
+        elif self._error is not None:
             body = engine_error(self._status, b"".join(self._error), self._who)
             self._job.error = f"{self._who} answered {self._status}"
             extra = [item for item in self._headers if item[0] in (b"retry-after", b"allow")]

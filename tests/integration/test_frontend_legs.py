@@ -408,6 +408,55 @@ async def test_an_error_event_of_the_engine_passes_and_is_recorded() -> None:
         assert record.ttft_ms is None
 
 
+def without_the_kv(failure: Script) -> Script:
+    """A decode that fails over whatever was handed over, and computes the rest itself."""
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        alone = "kv_transfer_params" not in asked.json()
+        await (stream(text_event("x"), DONE) if alone else failure)(asked, writer)
+
+    return script
+
+
+KV_LOST = event({"error": {"message": "KV load failed", "type": "InternalServerError", "param": None, "code": 500}})
+
+
+@on_uvloop
+@pytest.mark.parametrize("failure", [reply("boom", 500), stream(KV_LOST, DONE)], ids=["500", "event"])
+async def test_a_kv_cache_that_died_with_its_prefill_is_computed_again(failure: Script) -> None:
+    """The second prefill worker serves the second attempt; with none left decode does, and it is counted."""
+    async with pair(decode=without_the_kv(failure)) as (router, prefill, decode):
+        answer = await router.ask()
+        assert answer.content == text_event("x") + DONE
+        assert (len(prefill.asked), len(decode.asked)) == (1, 2)
+        record = await router.record()
+        assert (record.mode, record.prefill, record.status, record.error) == ("decode-only", None, 200, None)
+        metrics = (await router.http.get("/metrics")).text
+        assert 'dynctl_degraded_requests_total{reason="handover_failed"} 1.0' in metrics
+
+
+@on_uvloop
+async def test_a_failure_in_a_stream_that_has_begun_is_the_clients_to_see() -> None:
+    async with pair(decode=without_the_kv(stream(text_event("x"), KV_LOST))) as (router, _, decode):
+        assert (await router.ask()).content == text_event("x") + KV_LOST
+        assert len(decode.asked) == 1
+
+
+@on_uvloop
+async def test_a_lost_kv_cache_is_computed_by_another_prefill() -> None:
+    first_fails = [reply("boom", 500), stream(text_event("x"), DONE)]
+
+    async def decode_script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await first_fails.pop(0)(asked, writer)
+
+    async with pair(decode=decode_script) as (router, prefill, decode), StubEngine(prefill_reply()) as other:
+        router.table(prefill_0=prefill.url, prefill_1=other.url, decode_0=decode.url)
+        assert (await router.ask()).status_code == 200
+        assert (len(prefill.asked), len(other.asked), len(decode.asked)) == (1, 1, 2)
+        record = await router.record()
+        assert (record.mode, record.status, record.error) == ("disaggregated", 200, None)
+
+
 @on_uvloop
 async def test_a_client_that_leaves_during_prefill_aborts_it() -> None:
     async with pair(prefill=silent()) as (router, prefill, decode):
