@@ -22,7 +22,7 @@ from dynctl.hardware.xml_tree import Element, parse_tree
 FIX = "dump it with NCCL_TOPO_DUMP_FILE=topo.xml in a job on one node"
 ASSUMED = "an NCCL topology tells neither GPU memory nor who holds a GPU: every GPU is taken to be free"
 GUESSED_PORTS = "the XML names no RDMA devices: NIC0, NIC1, ... stand for them, port 1 of each taken to be ACTIVE"
-NO_NVLINKS = "the XML names no NVLinks (vendors' files leave them out, a dump has them): none are planned with"
+NO_NVLINKS = "the XML names no NVLinks between its GPUs (a dump does, vendors' files do not): none are planned with"
 OVERLAPPING = "the XML gives several NUMA nodes the same cores: cores are taken to be unknown"
 
 GPU_CLASSES = (0x0300, 0x0302)
@@ -64,7 +64,14 @@ def parse(data: bytes, source: str) -> Hardware:
     for cpu, (numa, cores) in zip(cpus, masks, strict=True):
         _walk(cpu, _Place(numa, () if overlap else cores), found, source)
     if not found.gpus and not found.nets:
-        raise UsageError("the topology has neither a GPU nor a NIC", where=f"{source}:{system.line}", fix=FIX)
+        raise UsageError(
+            "the topology names neither a GPU nor a NIC",
+            where=f"{source}:{system.line}",
+            why="no `pci` has a class: NCCL completes such a file on the machine itself"
+            if _has(system, "pci")
+            else None,
+            fix=FIX,
+        )
     gpus = _gpus(found, source)
     notes = {
         ASSUMED: True,
@@ -99,6 +106,10 @@ def _cpus(system: Element, source: str) -> list[Element]:
     if len(hosts) > 1:
         raise UsageError(f"the topology is one of {len(hosts)} hosts together", where=where, fix=FIX)
     return cpus
+
+
+def _has(element: Element, tag: str) -> bool:
+    return any(child.tag == tag or _has(child, tag) for child in element.children)
 
 
 def _merged(masks: list[tuple[int | None, tuple[int, ...]]]) -> dict[int, tuple[int, ...]]:

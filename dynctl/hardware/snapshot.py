@@ -71,10 +71,12 @@ def _check(found: Hardware, source: str) -> None:
 
 
 def _dangling(gpu: Gpu, indexes: set[int], names: set[str]) -> Iterable[str]:
-    peers = {*gpu.nvlinks, *(gpu.gpu_distances or {})} - indexes
-    yield from (f"GPU {gpu.index} names a peer GPU {peer} that is not in the snapshot" for peer in sorted(peers))
-    nics = set(gpu.nic_distances or {}) - names
-    yield from (f"GPU {gpu.index} names a NIC {name} that is not in the snapshot" for name in sorted(nics))
+    for peers in (gpu.nvlinks, gpu.gpu_distances or {}):
+        if not indexes.issuperset(peers):
+            yield f"GPU {gpu.index} names a peer GPU {min(set(peers) - indexes)} that is not in the snapshot"
+    if not names.issuperset(gpu.nic_distances or ()):
+        nic = min(set(gpu.nic_distances or ()) - names)
+        yield f"GPU {gpu.index} names a NIC {nic} that is not in the snapshot"
     if gpu.memory_bytes < 0 or gpu.nvswitch_links < 0 or any(width < 0 for width in gpu.nvlinks.values()):
         yield f"GPU {gpu.index} has a negative size or width"
 

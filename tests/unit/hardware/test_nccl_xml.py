@@ -118,6 +118,7 @@ BAD = {
     "nvidia-smi -q -x": (b"<nvidia_smi_log/>", "no NCCL topology", 1),
     "another version": (b'\n<system version="2"></system>', "version 2", 2),
     "nothing in it": (b'<system version="1"/>', "neither a GPU nor a NIC", 1),
+    "places without a class": (system('<pci busid="0000:00:16.0"/>'), "neither a GPU nor a NIC", 1),
     "an external entity": (
         b'<!DOCTYPE s [<!ENTITY e SYSTEM "file:///etc/passwd">]><system>&e;</system>', "document type", 1),
     "an external DTD": (b'<!DOCTYPE s SYSTEM "http://127.0.0.1/x.dtd"><system/>', "document type", 1),
