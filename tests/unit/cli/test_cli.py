@@ -167,7 +167,7 @@ def test_a_wrong_override(command: str, change: str, tmp_path: Path, capsys: pyt
 def test_what_can_not_be_planned(
     command: str, change: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, err = fails([command, str(topology_file(tmp_path)), "--set", change], capsys)
+    found, err = fails([command, str(topology_file(tmp_path, 28998)), "--set", change], capsys)
     assert found == code
     for line in ("error: ", "  at  ", "  fix "):
         assert line in err
