@@ -82,7 +82,7 @@ def _cores_against(cpus: str, views: Iterable[ProcessView]) -> list[str]:
             cores = cpu_list(tuple({core for thread in strays for core in thread}))
             count = f"{len(strays)} of {len(view.threads)} threads of {_named(view)}"
             found.append(f"{count} may run on cores {cores}, planned are {cpus}")
-        elif used < planned:
+        elif set() < used < planned:
             found.append(f"{_named(view)} runs on cores {cpu_list(tuple(used))} alone, planned are {cpus}")
     return found
 

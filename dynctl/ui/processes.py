@@ -13,6 +13,8 @@ WIDE = 110
 """From this many columns on, state, phase and time have columns of their own."""
 
 MOST_UNBOUND = 3
+LONGEST_STATE = 32
+"""Room for `waits for prefill-0` and its minutes in a narrow view."""
 
 
 def process_table(status: RunStatus, *, width: int, now: float) -> Table:
@@ -23,7 +25,7 @@ def process_table(status: RunStatus, *, width: int, now: float) -> Table:
     table.add_column("PROCESS", no_wrap=True, overflow="ellipsis", max_width=24 if wide else 13)
     if nodes:
         table.add_column("NODE", no_wrap=True, overflow="ellipsis", max_width=12)
-    table.add_column("STATE", no_wrap=True, overflow="ellipsis", max_width=None if wide else 30)
+    table.add_column("STATE", no_wrap=True, overflow="ellipsis", max_width=None if wide else LONGEST_STATE)
     if wide:
         table.add_column("PHASE", no_wrap=True, overflow="ellipsis", max_width=40)
         table.add_column("FOR", no_wrap=True, justify="right")

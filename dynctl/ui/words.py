@@ -82,7 +82,7 @@ def pair_name(pair: PairStatus) -> str:
 
 
 def pins(process: ProcessStatus, width: int = 200) -> str:
-    """Where a process sits: `gpu 0-3  mlx5_0,1  numa 0  cores 0-15 ✓`, in two lines if it is longer than `width`.
+    """Where a process sits: `gpu 0-3  mlx5_0,1  numa 0  cores 0-15✓`, in two lines if it is longer than `width`.
 
     `✓`: its threads and its memory were found there, `✗`: they were not. Memory has words of its own where it comes
     from other nodes than the cores'. Empty if it sits nowhere in particular.
@@ -99,7 +99,7 @@ def pins(process: ProcessStatus, width: int = 200) -> str:
     if process.memory_nodes and process.memory_nodes != (process.numa,):
         parts.append(f"mem {format_indexes(process.memory_nodes)}")
     if process.bound and parts:
-        parts[-1] += " ✓" if process.bound.ok else " ✗"
+        parts[-1] += "✓" if process.bound.ok else "✗"  # no space: a narrow column would break there
     whole = "  ".join(parts)
     if len(whole) <= width or not process.gpus:
         return whole
