@@ -11,7 +11,7 @@ PROCESS_VARIABLE = "DYNCTL_PROCESS"
 NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 """Set for dynctl itself, never for its workers."""
 
-STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_")
+STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_", "VLLM_GPU_NIC_", "VLLM_NIC_")
 
 
 def is_steering(name: str) -> bool:

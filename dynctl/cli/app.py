@@ -74,12 +74,13 @@ def plan(
     file: File = None,
     sets: Sets = [],  # noqa: B006
     hardware: HardwareFile = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each process sits where it sits.")] = False,
     json_: Json = False,
 ) -> None:
     """Show every process with its GPUs, cores, ports, environment and argv. Starts nothing."""
     from dynctl.cli.plan import plan
 
-    raise typer.Exit(plan(file, sets, hardware, as_json=json_))
+    raise typer.Exit(plan(file, sets, hardware, as_json=json_, explain=explain))
 
 
 @app.command()

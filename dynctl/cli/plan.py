@@ -38,15 +38,17 @@ def schema() -> int:
     return 0
 
 
-def plan(file: Path | None, sets: list[str], hardware: Path | None = None, *, as_json: bool) -> int:
-    """What `up` would do, here or on the machine that `hardware` describes."""
+def plan(
+    file: Path | None, sets: list[str], hardware: Path | None = None, *, as_json: bool, explain: bool = False
+) -> int:
+    """What `up` would do, here or on the machine that `hardware` describes; `explain`: and why it sits there."""
     made = _plan(file, sets, hardware)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
     from dynctl.ui.plan import plan_text
 
-    print(plan_text(made, shutil.get_terminal_size().columns))  # noqa: T201
+    print(plan_text(made, shutil.get_terminal_size().columns, explain=explain))  # noqa: T201
     return 0
 
 

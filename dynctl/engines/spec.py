@@ -9,11 +9,25 @@ import msgspec
 Role = Literal["prefill", "decode", "worker", "frontend"]
 
 
+class Rail(msgspec.Struct, frozen=True, kw_only=True):
+    """A NIC port that carries one GPU's KV; PCI addresses as sysfs spells them, empty where not known.
+
+    `gpu`: NVML index, None for a worker whose KV is in host memory.
+    """
+
+    gpu: int | None = None
+    gpu_pci: str = ""
+    nic: str
+    nic_pci: str = ""
+    port: int
+
+
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
     """Where one worker sits: GPUs (NVML index and UUID), NICs, NUMA node, cores (a Linux cpu list) and ports.
 
-    `memory_nodes`: NUMA nodes its memory should come from; empty: wherever the kernel likes. `reasons`: why it sits
-    there, one choice each, for `plan --explain`.
+    `gpu_uuids`: what CUDA_VISIBLE_DEVICES takes, a MIG slice's UUID where it is one; `rails`: which NIC port carries
+    which GPU's KV. `memory_nodes`: NUMA nodes its memory should come from; empty: wherever the kernel likes.
+    `reasons`: why it sits there, one choice each, for `plan --explain`.
     """
 
     id: str
@@ -24,6 +38,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[int, ...] = ()
     gpu_uuids: tuple[str, ...] = ()
     nics: tuple[str, ...] = ()
+    rails: tuple[Rail, ...] = ()
     numa: int | None = None
     cpus: str | None = None
     memory_nodes: tuple[int, ...] = ()

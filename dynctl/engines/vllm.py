@@ -115,6 +115,8 @@ def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineCo
     if seat.role != "worker":
         yield from ("--kv-transfer-config", _kv_transfer_config(topology, seat, context))
     given = {flag_name(key) for key in spec.args}
+    if spec.share is not None and context.on_gpu and "gpu-memory-utilization" not in given:
+        yield from ("--gpu-memory-utilization", f"{spec.share:g}")
     if not context.on_gpu:
         # bfloat16 attention kills the worker on virtual machines that advertise AMX; compiling costs minutes on a CPU
         if "dtype" not in given:
@@ -155,7 +157,7 @@ def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) 
 
 def _environment(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> dict[str, str]:
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": seat.address}
-    if context.loopback_only:
+    if seat.address == "127.0.0.1":
         env["GLOO_SOCKET_IFNAME"] = "lo"
     if seat.gpu_uuids:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(seat.gpu_uuids)}
@@ -187,14 +189,33 @@ def _transport_environment(topology: Topology, seat: Seat, context: EngineContex
         "UCX_LOG_FILE": "stderr",
         "UCX_PROTO_INFO": "*remote memory*",
     }
-    if seat.nics:
-        # tcp over lo stays for UCX's control messages and NIXL's connection to itself
-        env["UCX_NET_DEVICES"] = ",".join([f"{nic}:1" for nic in seat.nics] + ["lo"])
-    elif context.loopback_only:
-        env["UCX_NET_DEVICES"] = "lo"
     if context.emulation_off:
         env["UCX_PROTO_EMULATION_ENABLE"] = "n"
-    return {**env, **topology.transport.env}
+    said = {**topology.transport.env, **_role(topology, seat.role).env}
+    devices = {} if "UCX_NET_DEVICES" in said else _net_devices(seat, context)
+    return {**env, **devices, **topology.transport.env}
+
+
+def _net_devices(seat: Seat, context: EngineContext) -> dict[str, str]:
+    """What UCX may use: tcp over lo for its control messages and NIXL's connection to itself, and the seat's NICs.
+
+    Where the GPUs of a worker have NICs of their own, vLLM gives each rank its GPU's: it puts that NIC in front of
+    what UCX_NET_DEVICES says (vllm/v1/executor/vllm_net_devices.py), by PCI address, one for each GPU.
+    """
+    if context.loopback_only or not seat.rails:
+        return {"UCX_NET_DEVICES": "lo"} if context.loopback_only else {}
+    first = {rail.gpu: rail for rail in reversed(seat.rails)}
+    known = all(rail.gpu_pci and rail.nic_pci for rail in first.values())
+    ports = {rail.port for rail in first.values()}
+    if len({rail.nic for rail in first.values()}) > 1 and len(first) == len(seat.gpus) and known and len(ports) == 1:
+        port = ports.pop()
+        return {
+            "VLLM_GPU_NIC_PCIE_MAPPING": ",".join(f"{first[gpu].gpu_pci}={first[gpu].nic_pci}" for gpu in seat.gpus),
+            "VLLM_NIC_SELECTION_VARS": f"UCX_NET_DEVICES:{port},NCCL_IB_HCA:{port}",
+            "UCX_NET_DEVICES": "lo",
+        }
+    devices = dict.fromkeys(f"{rail.nic}:{rail.port}" for rail in seat.rails)
+    return {"UCX_NET_DEVICES": ",".join([*devices, "lo"])}
 
 
 def _role(topology: Topology, role: Role) -> RoleSpec:

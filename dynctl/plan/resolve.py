@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
 from dynctl.engines.base import EngineAdapter, EngineContext, adapter, refuse_disagreement, refuse_owned_flags
 from dynctl.engines.spec import LogPhase, Probes, ProcessSpec, Seat
 from dynctl.errors import HostError, UsageError
+from dynctl.hardware.values import parse_cpu_list
 from dynctl.plan.facts import Facts
 from dynctl.plan.kv import kv_shape
 from dynctl.plan.placement import place, roles
 from dynctl.plan.ports import PortAllocator
 from dynctl.plan.transport import plan_transport
-from dynctl.plan.values import KvShape, Plan, PlannedTransport, ReadyRules, Slo
+from dynctl.plan.values import KvShape, Plan, PlannedPair, PlannedTransport, ReadyRules, Slo
 from dynctl.topology.schema import Topology
 
 TINY = "builtin:tiny"
@@ -29,7 +35,7 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
     seats = place(topology, facts.hardware, ports, needs)
     transport = plan_transport(topology, facts.hardware, seats)
-    workers = tuple(engine.process(topology, seat, _context(topology, facts, seat, seats, transport)) for seat in seats)
+    workers = _workers(topology, facts, engine, seats, transport)
     exact = topology.model == TINY
     return Plan(
         name=topology.name,
@@ -49,17 +55,33 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     )
 
 
-def _context(
-    topology: Topology, facts: Facts, seat: Seat, seats: tuple[Seat, ...], transport: PlannedTransport
-) -> EngineContext:
-    cores = facts.hardware.cores
-    own = [pair for pair in transport.pairs if seat.id in (pair.from_, pair.to)]
+def _workers(
+    topology: Topology, facts: Facts, engine: EngineAdapter, seats: tuple[Seat, ...], transport: PlannedTransport
+) -> tuple[ProcessSpec, ...]:
+    """Workers on one GPU start one after the other, as each looks at how much of its memory is free."""
+    own: dict[str, list[PlannedPair]] = defaultdict(list)
+    for pair in transport.pairs:
+        own[pair.from_].append(pair)
+        own[pair.to].append(pair)
+    before: dict[str, str] = {}
+    made = []
+    for seat in seats:
+        process = engine.process(topology, seat, _context(topology, facts, seat, len(seats), own[seat.id]))
+        after = tuple(dict.fromkeys(before[device] for device in seat.gpu_uuids if device in before))
+        made.append(msgspec.structs.replace(process, after=after) if after else process)
+        before |= dict.fromkeys(seat.gpu_uuids, seat.id)
+    return tuple(made)
+
+
+def _context(topology: Topology, facts: Facts, seat: Seat, seats: int, own: Sequence[PlannedPair]) -> EngineContext:
+    pinned = topology.role(seat.role).pin
+    wants_nics = bool(pinned and pinned[seat.index].nics)
     return EngineContext(
         python=facts.engine.python,
         model=facts.model.model,
         on_gpu=facts.hardware.has_gpu(),
-        cores=max(1, (len(cores) - 2) // len(seats)),
-        loopback_only=not any(pair.path == "rdma" for pair in own),
+        cores=len(parse_cpu_list(seat.cpus)) if seat.cpus else max(1, (len(facts.hardware.cores) - 2) // seats),
+        loopback_only=not wants_nics and not any(pair.path == "rdma" for pair in own),
         emulation_off=bool(own) and all(pair.floor == "rdma" for pair in own),
     )
 
@@ -131,10 +153,13 @@ def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport) -> 
     found += facts.notes
     slow = [pair for pair in transport.pairs if pair.path == "tcp"]
     if slow and facts.hardware.has_gpu() and topology.transport.direction == "pull":
+        more = f" (and {len(slow) - 1} more pairs)" if len(slow) > 1 else ""
         found.append(
-            f"{slow[0].from_} -> {slow[0].to}: {slow[0].reason}; a pulled KV cache falls to TCP here, "
+            f"{slow[0].from_} -> {slow[0].to}{more}: {slow[0].reason}; a pulled KV cache falls to TCP here, "
             "`transport: {direction: push}` avoids that"
         )
+    if not facts.hardware.has_gpu() and any(spec.share is not None for _, spec in roles(topology)):
+        found.append("this machine has no GPU: `share` has no effect")
     if not facts.hardware.has_gpu() and max(spec.gpus_per_worker for _, spec in roles(topology)) > 1:
         found.append("this machine has no GPU: tp, pp and dp start several CPU workers")
     return tuple(found)

@@ -23,15 +23,18 @@ def plan_transport(topology: Topology, hardware: Hardware, seats: tuple[Seat, ..
     )
 
 
-def paths(hardware: Hardware, source: Seat, target: Seat) -> dict[TransportClass, str]:
+def paths(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> dict[TransportClass, str]:
     """The classes that the hardware offers this pair, best first, and why each is the best. Same node."""
     offered: dict[TransportClass, str] = {}
     if hardware.has_gpu():
-        if _nvlink(hardware, source, target):
-            offered["nvlink"] = "their GPUs are NVLink peers"
-        if hardware.has_rdma():
-            offered["rdma"] = "no NVLink between their GPUs; RDMA ports are active"
-        offered["tcp"] = "no NVLink between their GPUs and no active RDMA port"
+        linked, why = _gpu_path(topology, hardware, source, target)
+        if linked:
+            offered["nvlink"] = why
+            why = "the next best to NVLink"
+        if source.rails and target.rails:
+            over = f"{', '.join(source.nics)} -> {', '.join(target.nics)}"
+            offered["rdma"] = f"{why}; RDMA ports are active ({over})"
+        offered["tcp"] = f"{why} and no active RDMA port"
         return offered
     if hardware.cma.allowed:
         offered["shm"] = f"host memory on one node, CMA is permitted ({hardware.cma.reason})"
@@ -40,7 +43,7 @@ def paths(hardware: Hardware, source: Seat, target: Seat) -> dict[TransportClass
 
 
 def _pair(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> PlannedPair:
-    every = paths(hardware, source, target)
+    every = paths(topology, hardware, source, target)
     offered, reason = next(iter(every.items()))
     require = topology.transport.require
     if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require):
@@ -59,9 +62,23 @@ def _narrowed(topology: Topology, offered: dict[TransportClass, str]) -> tuple[T
     return path, reason if path == best else f"transport.env sets UCX_TLS={tls}"
 
 
-def _nvlink(hardware: Hardware, source: Seat, target: Seat) -> bool:
+def _gpu_path(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> tuple[bool, str]:
+    """Whether UCX's cuda_ipc carries the pair's KV without the CPU, and why, or why not."""
     gpus = {gpu.index: gpu for gpu in hardware.gpus}
-    return all(nvlink_width(gpus[a], gpus[b]) for a in source.gpus for b in target.gpus)
+    one = set(source.gpu_uuids) & set(target.gpu_uuids)
+    if one and len(source.gpus) == len(target.gpus) == 1:
+        gpu = gpus[source.gpus[0]]
+        if topology.transport.direction == "push" or gpu.nvlinks or gpu.nvswitch_links:
+            return True, f"both are on GPU {gpu.index}: cuda_ipc within one GPU"
+        # uct/cuda/cuda_ipc: reads are offered only where the GPUs have NVLinks
+        return False, f"both are on GPU {gpu.index}, which has no NVLink: UCX does not read by cuda_ipc there"
+    if any(gpus[index].mig_enabled for index in (*source.gpus, *target.gpus)):
+        return False, "MIG slices have neither NVLink nor cuda_ipc between them"
+    if all(gpus[index].nvswitch_links for index in (*source.gpus, *target.gpus)):
+        return True, "their GPUs are NVLink peers, behind NVSwitches"
+    if all(nvlink_width(gpus[a], gpus[b]) for a in source.gpus for b in target.gpus):
+        return True, "their GPUs are NVLink peers"
+    return False, "no NVLink between their GPUs"
 
 
 def _too_slow(

@@ -139,5 +139,33 @@ Env = Annotated[
 Args = Annotated[dict[str, Any], AfterValidator(_flag_names)]
 """Engine flags without their leading dashes; values as parsed."""
 
-Ints = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
+
+def _gpu_name(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise wrong("must be a whole number or a UUID")
+    if isinstance(value, int) and value < 0:
+        raise wrong("must be zero or more")
+    if isinstance(value, str) and not _GPU_UUID.fullmatch(value):
+        raise wrong(
+            "must be a whole number or a UUID",
+            why="a GPU is named by its NVML index, or by its UUID, as `nvidia-smi -L` prints it: GPU-..., MIG-...",
+        )
+    return value
+
+
+_GPU_UUID = re.compile(r"(GPU|MIG)-[A-Za-z0-9/-]{1,120}", re.ASCII)
+Gpus = Annotated[
+    tuple[
+        Annotated[
+            int | str,
+            BeforeValidator(_gpu_name),
+            WithJsonSchema(
+                {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^(GPU|MIG)-"}]}
+            ),
+        ],
+        ...,
+    ],
+    Field(strict=False),
+]
+"""GPUs by NVML index or UUID, MIG slices by UUID."""
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]

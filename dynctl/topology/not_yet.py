@@ -11,7 +11,6 @@ from dynctl.topology.schema import Topology
 
 NOT_YET: dict[Path, tuple[Any, ...]] = {
     ("nodes",): (None, {}),
-    ("roles", "*", "share"): (None,),
     ("roles", "*", "on"): (None, ()),
     ("frontend", "workers"): (1,),
     ("frontend", "resume"): (False,),

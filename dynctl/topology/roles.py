@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from dynctl.topology.base import FREE_KEYS, Args, Env, Ints, Seconds, Section, Texts, wrong
+from dynctl.topology.base import FREE_KEYS, Args, Env, Gpus, Seconds, Section, Texts, wrong
 
 ROLE_NAMES = ("prefill", "decode", "worker")
 
@@ -42,7 +42,11 @@ class RestartRule(Section):
 class Pin(Section):
     """Where one worker of the role sits, instead of where dynctl would put it."""
 
-    gpus: Ints | None = Field(default=None, description="NVML indexes of this worker's GPUs.", examples=[[4, 5, 6, 7]])
+    gpus: Gpus | None = Field(
+        default=None,
+        description="This worker's GPUs: NVML indexes or UUIDs (GPU-..., MIG-...).",
+        examples=[[4, 5, 6, 7]],
+    )
     nics: Texts | None = Field(default=None, description="RDMA devices this worker may use.", examples=[["mlx5_4"]])
 
 
@@ -112,6 +116,17 @@ class RoleSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _share_is_of_one_gpu(self) -> RoleSpec:
+        if self.share is not None and self.gpus_per_worker > 1:
+            raise wrong(
+                f"is {self.share:g}, but a worker has {self.gpus_per_worker} GPUs",
+                why="`share` is a part of one GPU; a worker's GPUs are tp*pp*dp",
+                fix="leave `share` out, or tp, pp and dp at 1",
+                at=("share",),
+            )
+        return self
+
+    @model_validator(mode="after")
     def _pins_fit(self) -> RoleSpec:
         if self.pin is None:
             return self
@@ -122,7 +137,7 @@ class RoleSpec(Section):
                 fix=f"write {self.workers} items, or leave `pin` out",
                 at=("pin",),
             )
-        seen: set[int] = set()
+        seen: set[int | str] = set()
         for index, pin in enumerate(self.pin):
             if pin.gpus is None:
                 continue
@@ -133,7 +148,7 @@ class RoleSpec(Section):
                     fix="change the pin, or tp, pp or dp",
                     at=("pin", index, "gpus"),
                 )
-            if len(set(pin.gpus)) < len(pin.gpus) or seen & set(pin.gpus):
+            if len(set(pin.gpus)) < len(pin.gpus) or (seen & set(pin.gpus) and self.share is None):
                 raise wrong(
                     "names a GPU that is taken already",
                     why="a GPU belongs to one worker",

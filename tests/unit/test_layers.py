@@ -51,9 +51,9 @@ PURE = (
 )
 NOT_PURE = ("dynctl.topology.load",)
 PURE_LIBRARIES = {
-    *("__future__", "collections", "contextlib", "dataclasses", "enum", "hashlib", "heapq", "http", "ipaddress"),
-    *("itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator", "functools"),
-    *("difflib", "httptools", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "xml", "yaml"),
+    *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
+    *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
+    *("functools", "difflib", "httptools", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "xml", "yaml"),
 }
 ALLOWED = {
     ("dynctl.topology.*", "pathlib"): "PurePosixPath",

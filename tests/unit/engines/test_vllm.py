@@ -107,7 +107,7 @@ def test_pinned_nics_are_ucxs_devices() -> None:
     hardware = gpus(2, nvlink=False, nics=(ACTIVE,))
     plan = made(pools("{}", "{pin: [{nics: [mlx5_0]}]}"), on=hardware)
     assert plan.process("decode-0").env["UCX_NET_DEVICES"] == "mlx5_0:1,lo"
-    assert "UCX_NET_DEVICES" not in plan.process("prefill-0").env
+    assert plan.process("prefill-0").env["UCX_NET_DEVICES"] == "mlx5_0:1,lo"
 
 
 def test_the_side_channel_is_set_for_each() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from dynctl.errors import TransportError
@@ -99,7 +100,8 @@ def test_every_pair_is_planned() -> None:
 
 def test_a_worker_is_reached_by_nvlink_only_if_all_its_gpus_are() -> None:
     hardware = gpus(4)
-    broken = hardware.gpus[3].__class__(index=3, uuid="GPU-0003", name="H200", memory_bytes=1, pci="0000:13:00.0")
+    alone = {"nvlinks": {}, "nvswitch_links": 0}
+    broken = msgspec.structs.replace(hardware.gpus[3], **alone)
     hardware = Hardware(gpus=(*hardware.gpus[:3], broken))
     plan = made(pools("{}", "{tp: 2}"), on=hardware)
     assert plan.transport.pairs[0].path == "nvlink"
@@ -112,7 +114,7 @@ def test_a_worker_is_reached_by_nvlink_only_if_all_its_gpus_are() -> None:
 def test_no_silent_tcp_where_only_rdma_will_do() -> None:
     on_rdma = made(pools(more="transport: {require: rdma}\n"), on=RDMA).process("decode-0").env
     assert on_rdma["UCX_PROTO_EMULATION_ENABLE"] == "n"
-    assert "UCX_NET_DEVICES" not in on_rdma
+    assert on_rdma["UCX_NET_DEVICES"] == "mlx5_0:1,lo"
     assert "UCX_PROTO_EMULATION_ENABLE" not in made(pools(), on=NVLINK).process("decode-0").env
 
 

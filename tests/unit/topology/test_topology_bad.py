@@ -143,7 +143,7 @@ BAD_ROLES = {
     "pin twice": ("{tp: 2, pin: [{gpus: [3, 3]}]}", "pin[0].gpus", "taken already", "once"),
     "pin of words": ("{pin: [{gpus: [a]}]}", "pin[0].gpus[0]", "a whole number", "gpus"),
     "negative pin": ("{pin: [{gpus: [-1]}]}", "pin[0].gpus[0]", "zero or more", "gpus"),
-    "share": ("{share: 0.4}", "share", "not supported by this version", "leave it out"),
+    "share of several": ("{tp: 2, share: 0.4}", "share", "is 0.4, but a worker has 2 GPUs", "leave `share` out"),
     "share of nothing": ("{share: 0}", "share", "more than 0 and at most 1", "share: 0.45"),
     "on": ("{on: [b]}", "on", "not supported by this version", "leave it out"),
 }

@@ -1,0 +1,98 @@
+"""A seat for every worker: GPUs, NICs, cores, memory and ports, with the reasons. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from dynctl.engines.spec import Role, Seat
+from dynctl.errors import HostError
+from dynctl.hardware.values import Gpu, Hardware, cpu_list
+from dynctl.plan.placement.assign import assign
+from dynctl.plan.placement.cores import divide
+from dynctl.plan.placement.pins import pinned, refuse_wrong_nics
+from dynctl.plan.placement.rails import rails
+from dynctl.plan.placement.reasons import Reasons
+from dynctl.plan.placement.units import Unit, units
+from dynctl.plan.placement.wanted import Wanted, roles, workers
+from dynctl.plan.ports import PortAllocator
+from dynctl.topology.schema import Topology
+
+
+def place(
+    topology: Topology, hardware: Hardware, ports: PortAllocator, needs: Mapping[Role, Mapping[str, int]]
+) -> tuple[Seat, ...]:
+    """A seat for every worker. `needs` names the ports that a worker of each role wants, and how many consecutive ones.
+
+    Raises HostError when there are too few GPUs, UsageError for a pin that names what is not there or not free.
+    """
+    _refuse_gpus_without_any(topology, hardware)
+    wanted, found = workers(topology), units(hardware)
+    refuse_wrong_nics(hardware, wanted)
+    fixed = pinned(wanted, found)
+    given = assign(wanted, found, fixed) if hardware.has_gpu() else {}
+    rail = rails(hardware, wanted, given)
+    cores = divide(hardware, [_parts(worker, given.get(worker.id, [])) for worker in wanted])
+    reasons = Reasons(hardware, given, rail)
+    seats = []
+    for worker, core in zip(wanted, cores, strict=True):
+        sits = given.get(worker.id, [])
+        numa = _numa(sits) if sits else core.numa
+        memory = _memory_nodes(hardware, numa)
+        seat = Seat(
+            id=worker.id,
+            role=worker.role,
+            index=worker.index,
+            gpus=tuple(unit.gpu.index for unit in sits),
+            gpu_uuids=tuple(unit.device for unit in sits),
+            nics=tuple(dict.fromkeys(worker.pin.nics or (part.nic for part in rail[worker.id]))),
+            rails=rail[worker.id],
+            numa=numa,
+            cpus=cpu_list(core.cores) if core.cores else None,
+            memory_nodes=memory,
+            ports=_take_ports(ports, needs[worker.role]),
+            reasons=reasons.of(worker, sits, rail[worker.id], core.reason, memory),
+        )
+        seats.append(seat)
+    return tuple(seats)
+
+
+def _refuse_gpus_without_any(topology: Topology, hardware: Hardware) -> None:
+    """`tp` also splits a worker over CPUs; who writes `gpus` means GPUs."""
+    for role, spec in roles(topology):
+        if spec.gpus and not hardware.has_gpu():
+            raise HostError(
+                f"{role} is to have {spec.gpus} GPUs for each worker; this machine has none",
+                where=topology.where("roles", role, "gpus"),
+                why="NVML finds no GPU",
+                fix="leave `gpus` out to run on the CPU",
+            )
+
+
+def _parts(worker: Wanted, sits: Sequence[Unit]) -> list[tuple[Gpu, Fraction]]:
+    """The worker's GPUs and how much of each is its own."""
+    whole = worker.share or Fraction(1)
+    return [(unit.gpu, whole / len(unit.gpu.mig) if unit.mig else whole) for unit in sits]
+
+
+def _numa(sits: Sequence[Unit]) -> int | None:
+    nodes = {unit.numa for unit in sits}
+    return nodes.pop() if len(nodes) == 1 else None
+
+
+def _memory_nodes(hardware: Hardware, numa: int | None) -> tuple[int, ...]:
+    """That node, unless it is known to have no memory."""
+    if numa is None:
+        return ()
+    sizes = {node.index: node.memory_bytes for node in hardware.numa_nodes}
+    measured = hardware.source in ("discovered", "snapshot")
+    return () if measured and sizes.get(numa) == 0 else (numa,)
+
+
+def _take_ports(ports: PortAllocator, needs: Mapping[str, int]) -> dict[str, int]:
+    """Ports by name; of several consecutive ones the first has the name alone, the others a number after it."""
+    taken: dict[str, int] = {}
+    for name, count in needs.items():
+        first = ports.take(count)
+        taken |= {f"{name}_{step}" if step else name: first + step for step in range(count)}
+    return taken
