@@ -28,6 +28,7 @@ PURE = (
     "dynctl.hardware.nccl_xml",
     "dynctl.hardware.snapshot",
     "dynctl.hardware.xml_tree",
+    "dynctl.fabric.checks*",
     "dynctl.fabric.report",
     "dynctl.fabric.ucx_log",
     "dynctl.fabric.verdict",
@@ -49,7 +50,12 @@ PURE = (
     "dynctl.frontend.spans",
     "dynctl.frontend.sse",
 )
-NOT_PURE = ("dynctl.topology.load",)
+NOT_PURE = (
+    "dynctl.topology.load",
+    "dynctl.fabric.checks.observe",
+    "dynctl.fabric.checks.read_*",
+    "dynctl.fabric.checks.tree",
+)
 PURE_LIBRARIES = {
     *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
     *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
@@ -108,7 +114,11 @@ FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def is_pure(module: str) -> bool:
-    return any(fnmatch.fnmatch(module, pattern) for pattern in PURE) and module not in NOT_PURE
+    return _named(module, PURE) and not _named(module, NOT_PURE)
+
+
+def _named(module: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatch(module, pattern) for pattern in patterns)
 
 
 def target(found: Import) -> str:
