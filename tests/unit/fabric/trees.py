@@ -1,7 +1,7 @@
-"""Trees of /sys, /proc and /dev as check-rdma reads them. All are synthetic.
+"""Trees of /sys, /proc and /dev as check-rdma reads them. All are synthetic: no recorded machine is among them.
 
-The healthy shapes follow public ones: eight ConnectX-7 (15b3:1021) and eight H100 (10de:2330) on two sockets behind
-PCIe switches as in NVIDIA's DGX H100 user guide, one NIC and one GPU to a switch; file formats are those of the kernel's
+Their shape is that of public eight-GPU servers (DGX H100): eight ConnectX-7 (15b3:1021) and eight H100 (10de:2330) on
+two sockets, one NIC and one GPU to a PCIe switch; the addresses are made up. File formats are those of the kernel's
 Documentation/ABI (sysfs-class-infiniband, sysfs-bus-pci) and of proc(5).
 """
 
@@ -45,12 +45,12 @@ def config(*, read_request_bytes: int | None = None, acs: int | None = None, siz
 
 
 class Tree:
-    """A healthy node of eight NICs and eight GPUs; `link_layer` InfiniBand or Ethernet. Change a file to break it."""
+    """A healthy node of as many NICs as GPUs; `link_layer` InfiniBand or Ethernet. Change a file to break it."""
 
-    def __init__(self, root: Path, link_layer: str = "Ethernet") -> None:
-        self.root, self.roce = root, link_layer == "Ethernet"
+    def __init__(self, root: Path, link_layer: str = "Ethernet", nics: int = NICS) -> None:
+        self.root, self.roce, self.nics = root, link_layer == "Ethernet", nics
         self._host()
-        for index in range(NICS):
+        for index in range(nics):
             self._pair(index)
         write(root / "sys/class/net/lo/mtu", 65536)
 
@@ -110,7 +110,7 @@ class Tree:
 
     def _pair(self, index: int) -> None:
         """Root port -> switch -> (NIC, GPU), and the NIC's RDMA device and network interface."""
-        numa, bus = index // 4, 0x10 + 0x10 * index
+        numa, bus = index * 2 // self.nics, 0x10 + 0x10 * index
         base = self.root / f"sys/devices/pci0000:{bus - 1:02x}"
         top = base / f"0000:{bus - 1:02x}:01.0"
         up = top / f"0000:{bus + 1:02x}:00.0"
@@ -187,8 +187,8 @@ class Tree:
             write(port / f"gid_attrs/ndevs/{place}", self.net(index).name)
 
 
-def need(**changes: object) -> Need:
-    """Eight workers, each with a GPU and the NIC beside it, which must reach the others by RDMA."""
+def need(nics: int = NICS, **changes: object) -> Need:
+    """A worker for each GPU, with the NIC beside it, which must reach the others by RDMA."""
     workers = tuple(
         WorkerNeed(
             id=f"w-{index}",
@@ -196,7 +196,7 @@ def need(**changes: object) -> Need:
             gpus=(Tree.gpu_address(index),),
             env={"UCX_TLS": "rc,cuda", "UCX_NET_DEVICES": f"mlx5_{index}:1", "CUDA_VISIBLE_DEVICES": "GPU-0"},
         )
-        for index in range(NICS)
+        for index in range(nics)
     )
     return Need(**{"path": "rdma", "workers": workers, "has_gpu": True, **changes})  # type: ignore[arg-type]
 
