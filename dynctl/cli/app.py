@@ -84,6 +84,14 @@ def plan(
 
 
 @app.command()
+def hardware(hardware: HardwareFile = None, json_: Json = False) -> None:
+    """Show GPUs, NICs, NUMA nodes and their distances; --json is a snapshot that `plan --hardware` takes."""
+    from dynctl.cli.hardware import hardware as show
+
+    raise typer.Exit(show(hardware, as_json=json_))
+
+
+@app.command()
 def schema() -> None:
     """Print the topology's JSON schema, for editors."""
     from dynctl.cli.plan import schema

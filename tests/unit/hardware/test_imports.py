@@ -161,3 +161,20 @@ def test_what_fits_the_other_machine_is_the_default(tmp_path: Path, capsys: pyte
     assert run(["plan", "--hardware", "a.json", "--json"]) == 0
     plan = msgspec.json.decode(capsys.readouterr().out)
     assert [process["gpus"] for process in plan["processes"]][:2] == [[0], [1]]
+
+
+def test_the_command_prints_that_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["hardware", "--hardware", str(HGX)]) == 0
+    assert "GPU-unknown-7" in capsys.readouterr().out
+    assert run(["hardware", "--hardware", str(HGX), "--json"]) == 0
+    assert imports.parse(capsys.readouterr().out.encode(), "x") == imports.load(HGX)
+    code, err = refused(["hardware", "--hardware", "t.yaml"], capsys)
+    assert code == 2
+    assert "no topology matrix" in err
+
+
+def test_the_commands_snapshot_of_this_machine_can_be_planned_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["hardware", "--json"]) == 0
+    Path("here.json").write_text(capsys.readouterr().out)
+    assert run(["hardware", "--hardware", "here.json"]) == 0
+    assert imports.load(Path("here.json")).source == "snapshot"
