@@ -164,9 +164,14 @@ class BringUp:
         self._run.refresh_state()
 
     async def _prove_again(self, process: Managed) -> None:
+        """With every partner that serves. One that dies meanwhile proves the pair itself, once it is back."""
         mine = [pair for pair in self._plan.transport.pairs if process.id in (pair.from_, pair.to)]
         served = [pair for pair in mine if {pair.from_, pair.to} <= self.serving]
-        await self._run.proving.prove(pairs_to_prove(tuple(served)), self._gates.__getitem__, shared=True)
+        async with asyncio.TaskGroup() as group:
+            for pair in pairs_to_prove(tuple(served)):
+                partner = self._run.processes[pair.to if pair.from_ == process.id else pair.from_]
+                proof = self._run.proving.prove([pair], self._gates.__getitem__, shared=True)
+                group.create_task(_unless_gone(proof, partner))
 
     def _timeout(self, spent_s: float) -> ReadyTimeout:
         waiting = [p for p in self._run.processes.values() if p.id not in self.serving]
@@ -206,6 +211,16 @@ async def _first_of(*waits: Coroutine[None, None, object]) -> int:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _unless_gone(proof: Coroutine[None, None, None], partner: Managed) -> None:
+    """The proof, unless the partner ends first: then nothing is to be proven, and a failure is not the other's."""
+    gone = partner.exited
+    try:
+        await _first_of(proof, gone.wait())
+    except (DynctlError, ExceptionGroup):
+        if not gone.is_set():
+            raise
 
 
 def _cause_text(process: Managed) -> str | None:

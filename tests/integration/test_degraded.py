@@ -156,6 +156,34 @@ def test_a_pair_is_proven_again_under_traffic(home: Home) -> None:
     assert set(codes) == {200}
 
 
+HELD_PROOF = """
+import asyncio
+from dynctl.proof import pair
+prove = pair.PairProver.prove
+async def held(self, proven):
+    if self.shared and proven.to == "decode-1":
+        await asyncio.sleep(3600)
+    return await prove(self, proven)
+pair.PairProver.prove = held
+"""
+
+
+def test_a_partner_that_dies_during_a_new_proof_holds_nobody_up(home: Home) -> None:
+    home.hook("_supervise", HELD_PROOF)
+    rule = {"restart": {"max": 1, "backoff": "100ms"}}
+    home.up({"roles": {"prefill": rule, "decode": {"workers": 2, **rule}}})
+    kill(home, "prefill-0")
+    home.await_status(
+        lambda s: row(s, "prefill-0")["restarts"] == 1 and row(s, "prefill-0")["phase"] == "proving its pairs",
+        "prefill is being proven again",
+    )
+    home.control(decode=NO_HOPE)
+    kill(home, "decode-1")
+    status = home.await_status(lambda s: row(s, "prefill-0")["state"] == "ready", "prefill is back")
+    assert row(status, "prefill-0")["restarts"] == 1
+    assert home.ask().status_code == 200
+
+
 def test_a_dead_frontend_is_restarted(home: Home) -> None:
     home.up()
     expected = text(home)
