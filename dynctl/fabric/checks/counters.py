@@ -28,7 +28,8 @@ def judge_err(case: Case, subject: Subject) -> Finding:
     device = subject.device.name if subject.device else None
     status = case.grade(device) if bad.get("link_downed") else "warn"
     cause = "the link went down" if bad.get("link_downed") else "errors on the link: cable, transceiver, the other port"
-    return Finding(status, _shown(bad, case.since.seconds), "0", cause, "check the cable; `mlxlink -d DEVICE -c`")
+    fix = f"check the cable; `mlxlink -d {device or 'DEVICE'} -c`"
+    return Finding(status, _shown(bad, case.since.seconds), "0", cause, fix)
 
 
 def judge_cc(case: Case, subject: Subject) -> Finding:

@@ -38,7 +38,9 @@ def judge_pcie(case: Case, subject: Subject) -> Finding:
             status = "warn" if gpu else case.grade(subject.name)
             return Finding(status, shown, _link(*most), cause, f"reseat, BIOS; look: lspci -vvs {address} | grep Lnk")
     if not seen:
-        return skip(f"no link in sysfs: {function.speed.error or 'not a PCI Express device'}")
+        return skip(
+            f"no link to a bridge in sysfs: {function.speed.error or 'a virtual machine, or built into the CPU'}"
+        )
     return ok(_link(gigatransfers_per_s(function.speed.text), _width(function.width.text)), wanted)
 
 

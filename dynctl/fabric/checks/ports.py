@@ -23,12 +23,16 @@ def judge_dev(case: Case, subject: Subject) -> Finding:
             what = "a virtual function" if subject.function.virtual else "bound to vfio-pci"
             return skip(f"{what} without an RDMA device: it is another machine's to use")
         missing = not observed.devices or bool(need.nics() - {device.name for device in observed.devices})
+        cause, fix = "its RDMA driver is not loaded", INSTALL
+        if observed.host.container or observed.host.netns != observed.host.init_netns:
+            cause += ", or its RDMA device is in another network namespace"
+            fix += "; in a container use the host's network, and pass /dev/infiniband in"
         return Finding(
             case.grade() if missing or not need.nics() else "warn",
             f"a NIC with driver {subject.function.driver or 'none'}, not in /sys/class/infiniband",
             "an RDMA device",
-            "its RDMA driver is not loaded",
-            INSTALL,
+            cause,
+            fix,
         )
     if subject.name != HOST:
         found = ", ".join(device.name for device in observed.devices) or "none"
@@ -96,12 +100,12 @@ def judge_state(case: Case, subject: Subject) -> Finding:
     elif port.phys_state_word in ("Polling", "Sleep"):
         cause, fix = (
             "no link: cable, transceiver or the switch's port",
-            "check the cable; `mlxlink -d DEVICE`, `ibstat`",
+            f"check the cable; `mlxlink -d {device.name}`, `ibstat`",
         )
     else:
         netdev = device.netdevs[0].name if device.netdevs else "INTERFACE"
         cause = "the port is down"
-        fix = f"ip link set {netdev} up" if port.roce else "ibportstate -D 0 1 enable"
+        fix = f"ip link set {netdev} up" if port.roce else f"ibportstate -C {device.name} -D 0 {port.number} enable"
     return Finding(case.grade(device.name), shown, wanted, cause, fix)
 
 
@@ -124,7 +128,10 @@ def judge_rate(case: Case, subject: Subject) -> Finding:
     ]
     best = max((found for other, found in peers if other.link_layer == port.link_layer), default=rate)
     if rate < best:
-        cause, fix = "slower than its peers: cable, FEC or the switch's port", "mlxlink -d DEVICE --show_fec; cable"
+        cause, fix = (
+            "slower than its peers: cable, FEC or the switch's port",
+            f"mlxlink -d {device.name} --show_fec; cable",
+        )
         return Finding("warn", f"{rate:g} Gb/s", f"{best:g} Gb/s", cause, fix)
     layers = [other.link_layer.text for other, _ in peers]
     most = max(set(layers), key=layers.count, default=port.link_layer.text)

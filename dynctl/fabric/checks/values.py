@@ -22,11 +22,12 @@ class Reading(msgspec.Struct, frozen=True):
     error: str | None = None
 
     def number(self) -> int | None:
-        """The text as a decimal integer; None if it is not one."""
+        """The text as a decimal integer of at most 63 bits and a sign; None if it is not one."""
         try:
-            return int(self.text or "")
+            value = int(self.text or "")
         except ValueError:
             return None
+        return value if -(1 << 63) <= value < 1 << 63 else None
 
     def shown(self) -> str:
         """The text, or the error in brackets."""

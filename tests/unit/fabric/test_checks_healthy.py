@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -66,3 +67,9 @@ def test_an_observation_travels(tmp_path: Path) -> None:
     Tree(tmp_path)
     observed = observe(tmp_path)
     assert msgspec.json.decode(msgspec.json.encode(observed), type=Observed) == observed
+
+
+def test_the_document_lists_every_row() -> None:
+    """A row that the document leaves out can't be looked up."""
+    text = (Path(__file__).parents[3] / "docs/check-rdma.md").read_text()
+    assert {rule.id for rule in RULES} | {"route"} <= set(re.findall(r"^\| `([a-z0-9]+)` \|", text, re.MULTILINE))
