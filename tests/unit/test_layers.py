@@ -76,7 +76,7 @@ VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "tele
 
 IN_ENGINE = {
     *("dynctl.engines.tiny_model", "dynctl.engines.weights_fetch"),
-    *("dynctl.fabric.probe.agent", "dynctl.fabric.probe.agent_memory"),
+    *("dynctl.fabric.probe.agent", "dynctl.fabric.probe.agent_memory", "dynctl.fabric.probe.agent_ucx"),
 }
 """Scripts that the engine's interpreter runs: nothing of dynctl is there, and nothing of dynctl imports them."""
 

@@ -15,19 +15,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
-import glob
 import importlib
 import importlib.metadata
 import json
 import os
-import re
 import signal
 import sys
 import time
 from typing import Any
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # the interpreter knows nothing of dynctl
-from agent_memory import CudaMemory, HostMemory, Refusal, blocks  # type: ignore[import-not-found]
+from agent_memory import CudaMemory, HostMemory, Refusal  # type: ignore[import-not-found]
+from agent_ucx import as_numbers, bundled, loaded, resources, ucp_version  # type: ignore[import-not-found]
 
 MODULES = ("nixl_cu13", "nixl_cu12", "nixl_rocm", "nixl")
 WARM_UP = 64 << 10
@@ -42,7 +41,8 @@ class Agent:
     def __init__(self) -> None:
         self.api: Any = None
         self.agent: Any = None
-        self.name = ""
+        self.name, self.backend = "", ""
+        self.library: str | None = None
         self.memory: Any = None
         self.registered: Any = None
         self.kind: type[HostMemory] | type[CudaMemory] = HostMemory
@@ -53,26 +53,19 @@ class Agent:
         if cpus:
             os.sched_setaffinity(0, cpus)
         module, self.api = load_nixl()
-        library = bundled(module)
-        version = ucp_version(library) if library else None
+        self.library = bundled(module)
+        version = ucp_version(self.library) if self.library else None
         if version and as_numbers(version) < USE_COUNTS_SINCE and os.environ.get("UCX_PROTO_INFO") == "used":
             os.environ["UCX_PROTO_INFO"] = "y"  # an older UCX takes `used` for the name of a protocol
-        config = self.api.nixl_agent_config(backends=[], capture_telemetry=True)
-        self.agent, self.name = self.api.nixl_agent(name, config), name
+        self.name, self.backend = name, backend
         self.kind = CudaMemory if memory == "cuda" else HostMemory
-        plugins = list(self.agent.plugin_list)
-        if backend not in plugins:
-            raise Refusal("no-ucx", f"NIXL has no {backend} plugin; it has: {', '.join(plugins) or 'none'}")
-        try:
-            self.agent.create_backend(backend)
-        except Exception as error:
-            raise Refusal("backend", f"{type(error).__name__}: {error}") from error
-        library = loaded("libucp") or library
-        version = version or (ucp_version(library) if library else None)
+        self._start()
+        self.library = loaded("libucp") or self.library
+        version = version or (ucp_version(self.library) if self.library else None)
         return {
             "nixl": distribution_version(module.replace("_", "-")) or distribution_version("nixl"),
             "module": module,
-            "library": library,
+            "library": self.library,
             "version": version,
             "others": {other: found for other in OTHERS if (found := distribution_version(other))},
         }
@@ -122,21 +115,37 @@ class Agent:
 
     def arrived(self, name: str, size: int) -> dict[str, Any]:
         """That the first `size` bytes are those which the agent of that name sends."""
-        for at, data in blocks(name, size):
-            if self.memory.read(at, len(data)) != data:
-                raise Refusal("data", f"the bytes from {at} on are not those that {name} sent")
+        at = self.memory.first_difference(name, size)
+        if at is not None:
+            raise Refusal("data", f"the bytes from {at} on are not those that {name} sent")
         return {"bytes": size}
 
-    def close(self) -> dict[str, Any]:
-        """Closes the endpoints, at which UCX prints how often it used each protocol."""
+    def resources(self) -> dict[str, Any]:
+        """Transports and devices that this UCX finds with these settings; none where it finds nothing usable."""
+        return {"resources": resources(self.library) if self.library else []}
+
+    def leave(self) -> dict[str, Any]:
+        """Ends the NIXL agent, at which UCX prints how often it used each protocol; the next request starts it anew."""
         for peer in self.peers.values():
             with contextlib.suppress(Exception):
                 self.agent.remove_remote_agent(peer)
         self.peers.clear()
         if self.registered is not None:
             self.agent.deregister_memory(self.registered)
-            self.registered = None
+        self.agent = self.registered = None
         return {}
+
+    def _start(self) -> None:
+        config = self.api.nixl_agent_config(backends=[], capture_telemetry=True)
+        agent = self.api.nixl_agent(self.name, config)
+        plugins = list(agent.plugin_list)
+        if self.backend not in plugins:
+            raise Refusal("no-ucx", f"NIXL has no {self.backend} plugin; it has: {', '.join(plugins) or 'none'}")
+        try:
+            agent.create_backend(self.backend)
+        except Exception as error:
+            raise Refusal("backend", f"{type(error).__name__}: {error}") from error
+        self.agent = agent
 
     def _views(self, size: int, remote: dict[str, Any]) -> tuple[Any, Any]:
         own = self.memory
@@ -173,26 +182,39 @@ class Agent:
         return name
 
     def _hold(self, size: int) -> None:
-        if self.memory is not None and self.memory.size >= size:
-            return
-        if self.registered is not None:
-            self.agent.deregister_memory(self.registered)
-        self.memory = self.kind(size)
-        place = (self.memory.address, size, self.memory.device, "")
-        try:
-            self.registered = self.agent.register_memory([place], mem_type=self.memory.nixl)
-        except Exception as error:
-            raise Refusal("memory", f"registering {size} bytes: {type(error).__name__}: {error}") from error
+        if self.agent is None:
+            self._start()
+        if self.memory is None or self.memory.size < size:
+            if self.registered is not None:
+                self.agent.deregister_memory(self.registered)
+                self.registered = None
+            self.memory = self.kind(size)
+        if self.registered is None:
+            place = (self.memory.address, self.memory.size, self.memory.device, "")
+            try:
+                self.registered = self.agent.register_memory([place], mem_type=self.memory.nixl)
+            except Exception as error:
+                what = f"registering {self.memory.size} bytes"
+                raise Refusal("memory", f"{what}: {type(error).__name__}: {error}") from error
 
     def _fill(self, size: int) -> None:
-        for at, data in blocks(self.name, size):
-            self.memory.write(at, data)
+        self.memory.fill(self.name, size)
+
+
+def candidates() -> tuple[str, ...]:
+    """The modules of NIXL, first the one that `import nixl` would take by torch's CUDA version, read without torch."""
+    with contextlib.suppress(Exception):
+        utils = importlib.import_module("nixl_meta_utils")
+        first = "nixl_cu" + str(utils._torch_cuda_version_from_disk()).partition(".")[0]
+        if first in MODULES:
+            return (first, *(module for module in MODULES if module != first))
+    return MODULES
 
 
 def load_nixl() -> tuple[str, Any]:
-    """The NIXL module and its API. The meta package is the last choice: it imports torch where there is one."""
+    """The NIXL module and its API. The meta package is the last choice: it may import torch."""
     missing = []
-    for module in MODULES:
+    for module in candidates():
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -208,37 +230,6 @@ def load_nixl() -> tuple[str, Any]:
     raise Refusal("no-nixl", f"none of {', '.join(missing)} can be imported")
 
 
-def bundled(module: str) -> str | None:
-    """The libucp that the wheel of that module brings."""
-    package = os.path.dirname(sys.modules[module].__file__ or "")
-    return next(iter(sorted(glob.glob(os.path.join(package + ".libs", "libucp-*.so*")))), None)
-
-
-def loaded(library: str) -> str | None:
-    """The path under which this process has that library mapped."""
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.rstrip().partition("/")[2]
-            if os.path.basename(path).startswith(library):
-                return "/" + path
-    return None
-
-
-def ucp_version(library: str) -> str | None:
-    """What the library says its version is."""
-    try:
-        call = ctypes.CDLL(library).ucp_get_version_string
-    except (OSError, AttributeError):
-        return None
-    call.restype = ctypes.c_char_p
-    return (call() or b"").decode() or None
-
-
-def as_numbers(version: str) -> tuple[int, ...]:
-    """1.23.0 -> (1, 23, 0)."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
 def distribution_version(name: str) -> str | None:
     """The installed version of a distribution."""
     try:
@@ -249,12 +240,15 @@ def distribution_version(name: str) -> str | None:
 
 def serve(agent: Agent, requests: Any, replies: Any) -> None:
     """Answers requests until `close` or the end of them."""
-    actions: dict[str, Any] = {"open": agent.open, "offer": agent.offer, "move": agent.move, "arrived": agent.arrived}
+    actions: dict[str, Any] = {
+        **{"open": agent.open, "offer": agent.offer, "move": agent.move, "arrived": agent.arrived},
+        **{"resources": agent.resources, "leave": agent.leave},
+    }
     for line in requests:
         request = json.loads(line)
         what = request.pop("do")
         try:
-            answer = agent.close() if what == "close" else actions[what](**request)
+            answer = agent.leave() if what == "close" else actions[what](**request)
         except Refusal as refusal:
             answer = {"error": str(refusal), "kind": refusal.kind}
         except Exception as error:

@@ -29,14 +29,29 @@ class HostMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._map = mmap.mmap(-1, size)
+        populate = getattr(mmap, "MAP_POPULATE", 0)  # faults taken at once cost half
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
-    def write(self, at: int, data: bytes) -> None:
-        ctypes.memmove(self.address + at, data, len(data))
+    def fill(self, name: str, size: int) -> None:
+        """Writes the pattern of that name: once, then copies of copies, then the blocks' numbers."""
+        ctypes.memmove(self.address, pattern(name), min(BLOCK, size))
+        done = BLOCK
+        while done < size:
+            step = min(done, size - done)
+            ctypes.memmove(self.address + done, self.address, step)
+            done += step
+        for at in range(0, size - 8, BLOCK):
+            ctypes.memmove(self.address + at, number(at), 8)
 
-    def read(self, at: int, size: int) -> bytes:
-        return ctypes.string_at(self.address + at, size)
+    def first_difference(self, name: str, size: int) -> int | None:
+        """Where the memory is not that pattern; None: it is."""
+        compare = ctypes.CDLL(None).memcmp
+        compare.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+        for at, data in blocks(name, size):
+            if compare(self.address + at, data, len(data)):
+                return at
+        return None
 
     def clear(self, size: int) -> None:
         ctypes.memset(self.address, 0, size)
@@ -61,13 +76,19 @@ class CudaMemory:
         self._do("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         self.address = int(address.value)
 
-    def write(self, at: int, data: bytes) -> None:
-        self._do("cuMemcpyHtoD_v2", ctypes.c_uint64(self.address + at), data, ctypes.c_size_t(len(data)))
+    def fill(self, name: str, size: int) -> None:
+        """Writes the pattern of that name."""
+        for at, data in blocks(name, size):
+            self._do("cuMemcpyHtoD_v2", ctypes.c_uint64(self.address + at), data, ctypes.c_size_t(len(data)))
 
-    def read(self, at: int, size: int) -> bytes:
-        data = ctypes.create_string_buffer(size)
-        self._do("cuMemcpyDtoH_v2", data, ctypes.c_uint64(self.address + at), ctypes.c_size_t(size))
-        return data.raw
+    def first_difference(self, name: str, size: int) -> int | None:
+        """Where the memory is not that pattern; None: it is."""
+        seen = ctypes.create_string_buffer(BLOCK)
+        for at, data in blocks(name, size):
+            self._do("cuMemcpyDtoH_v2", seen, ctypes.c_uint64(self.address + at), ctypes.c_size_t(len(data)))
+            if seen.raw[: len(data)] != data:
+                return at
+        return None
 
     def clear(self, size: int) -> None:
         self._do("cuMemsetD8_v2", ctypes.c_uint64(self.address), ctypes.c_ubyte(0), ctypes.c_size_t(size))
@@ -86,9 +107,15 @@ def pattern(name: str) -> bytes:
     return hashlib.shake_128(name.encode()).digest(BLOCK)
 
 
+def number(at: int) -> bytes:
+    """What stands at the beginning of the block at that offset."""
+    return (at // BLOCK).to_bytes(8, "little")
+
+
 def blocks(name: str, size: int) -> Iterator[tuple[int, bytes]]:
     """Offset and content of every block: the pattern, its first bytes the block's number, so that no two are equal."""
     block = bytearray(pattern(name))
     for at in range(0, size, BLOCK):
-        block[:8] = (at // BLOCK).to_bytes(8, "little")
+        if size - at > 8:
+            block[:8] = number(at)
         yield at, bytes(block if size - at >= BLOCK else block[: size - at])

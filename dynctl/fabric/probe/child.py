@@ -104,6 +104,7 @@ class ProbeAgent:
         self._cpus = parse_cpu_list(cpus) if cpus else None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._lines: list[str] | None = None
+        self._read = 0
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> ProbeAgent:
@@ -164,6 +165,20 @@ class ProbeAgent:
     async def arrived(self, writer: str, size_bytes: int) -> None:
         """ProbeError `data` unless the agent of that name has written its pattern here."""
         await self._ask("arrived", OPEN_S, name=writer, size=size_bytes)
+
+    async def resources(self) -> tuple[str, ...]:
+        """Transports and devices that the UCX of NIXL finds with these settings: `tcp/lo`, `cma/memory`, ..."""
+        return tuple((await self._ask("resources", OPEN_S))["resources"])
+
+    async def leave(self) -> list[str]:
+        """Ends the NIXL agent of the child, which starts anew when asked next.
+
+        What UCX and NIXL wrote since this was asked last: each use count stands in it once. Offers are void then.
+        """
+        await self._ask("leave", ANSWER_S)
+        written = self._written()
+        fresh, self._read = written[self._read :], len(written)
+        return fresh
 
     async def close(self) -> list[str]:
         """Closes the endpoints and ends the child, however it fares; everything that UCX and NIXL wrote."""
