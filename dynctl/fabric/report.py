@@ -32,7 +32,8 @@ class PairReport(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fr
     """One transfer proven: which way, of which memory, how fast. Rates are medians over repeats at `size_bytes`.
 
     `spread`: (p90 - p10) / median of the rate; `fraction_of_line_rate`: of the NICs' rate, None without one;
-    `latency_us`: median at the smallest size; `error` and `fix`: why there is no verdict.
+    `latency_us`: median at the smallest size; `gigabytes_per_s_by_size`: by size in bytes; `error` and `fix`: why there
+    is no verdict.
     """
 
     from_: str
@@ -45,6 +46,7 @@ class PairReport(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fr
     fraction_of_line_rate: float | None = None
     latency_us: float | None = None
     size_bytes: int | None = None
+    gigabytes_per_s_by_size: dict[int, float] = {}
     gpu: int | None = None
     nics: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()

@@ -176,7 +176,11 @@ class ProbeAgent:
         What UCX and NIXL wrote since this was asked last: each use count stands in it once. Offers are void then.
         """
         await self._ask("leave", ANSWER_S)
-        written = self._written()
+        return self.unread()
+
+    def unread(self) -> list[str]:
+        """What UCX and NIXL wrote since the last time that this or `leave` was asked."""
+        written = self._written() if self._lines is None else self._lines
         fresh, self._read = written[self._read :], len(written)
         return fresh
 
