@@ -53,11 +53,22 @@ def up(
     sample: Annotated[
         bool, typer.Option("--sample", help="When ready, send a request and show its TTFT split.")
     ] = False,
+    no_preflight: Annotated[
+        bool, typer.Option("--no-preflight", help="Start the engines without proving the KV path first.")
+    ] = False,
 ) -> None:
     """Start a deployment: plan, preflight, spawn, gates, proof; then the live view."""
     from dynctl.cli.up import UpOptions, up
 
-    options = UpOptions(detach=detach, verify=verify, verbose=verbose, json=json_, no_color=no_color, sample=sample)
+    options = UpOptions(
+        detach=detach,
+        verify=verify,
+        verbose=verbose,
+        json=json_,
+        no_color=no_color,
+        sample=sample,
+        preflight=not no_preflight,
+    )
     raise typer.Exit(up(file, sets, options))
 
 

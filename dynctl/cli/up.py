@@ -13,6 +13,7 @@ from dynctl.plan.resolve import resolve
 from dynctl.plan.values import Plan
 from dynctl.preflight import model
 from dynctl.preflight.gather import gather
+from dynctl.preflight.path import check_path
 from dynctl.runtime.launch import already_running, launch, refuse_leftovers
 from dynctl.store import paths
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
@@ -28,18 +29,20 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
     no_color: bool = False
     sample: bool = False
+    preflight: bool = True
 
 
 def up(file: str | None, sets: list[str], options: UpOptions) -> int:
     """Starts the deployment; the exit code is that of the run's start, or of the whole run in the foreground."""
     topology = _topology(file, sets)
     _refuse_running(topology.name)
-    plan = _prepare(topology, options)
+    preflight = _prepare(topology, options)
     from dynctl.cli.watch import Watch
 
     with planning_lock():
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
         plan = resolve(topology, gather(topology), verify=options.verify)
+        plan = msgspec.structs.replace(plan, preflight=preflight)
         connection = launch(plan, requests=options.verbose or options.sample)
         _keep_topology(plan, topology)
     return Watch(plan, connection, options).run()
@@ -63,8 +66,11 @@ def _refuse_running(name: str) -> None:
     refuse_leftovers(RunStore(name))
 
 
-def _prepare(topology: Topology, options: UpOptions) -> Plan:
-    """Plans once, so that every error comes before anything is fetched, then gets the model's files."""
+def _prepare(topology: Topology, options: UpOptions) -> str | None:
+    """Plans once and tries the KV path, so that every error comes before anything is fetched; gets the model.
+
+    What the preflight found, None without one.
+    """
     facts = gather(topology)
     plan = resolve(topology, facts, verify=options.verify)
     if options.verify and not topology.disaggregated:
@@ -73,14 +79,19 @@ def _prepare(topology: Topology, options: UpOptions) -> Plan:
             where="roles",
             fix="leave --verify out",
         )
+    note = check_path(plan, facts.hardware, _say if sys.stderr.isatty() else _silent) if options.preflight else None
     model.prepare(topology.model, facts.engine.python, _say)
-    return plan
+    return note
 
 
 def _keep_topology(plan: Plan, topology: Topology) -> None:
     """The topology as JSON (which is YAML), so that `up NAME` can start the run again."""
     text = topology.model_dump_json(by_alias=True, exclude_unset=True)
     write_private(Path(plan.run_dir) / "topology.json", text.encode())
+
+
+def _silent(_line: str) -> None:
+    """Off a terminal there is one line per event, and what the preflight found becomes one."""
 
 
 def _say(line: str) -> None:

@@ -127,6 +127,10 @@ def meets(reached: Verdict, floor: TransportClass) -> bool:
 def explain(reached: Verdict, reader: UcxReader, required: TransportClass) -> tuple[tuple[str, ...], str | None]:
     """Why a path is slower than `required`, likeliest cause first, and what to do: for a TransportError."""
     findings = [*_forced(reader, required), *_complaints(reader)]
+    if required != "tcp" and any(error.kind == "no-zero-copy" for error in reader.errors):
+        # refused on dynctl's own behalf: what matters is why nothing faster was there
+        findings = [(why, None if fix == _FIXES["no-zero-copy"] else fix) for why, fix in findings]
+        findings.append(_likely("tcp", reader, required))
     if reached == "unknown" and not findings:
         findings.append(_silent(reader))
     if not findings:

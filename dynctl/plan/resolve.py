@@ -82,7 +82,7 @@ def _context(topology: Topology, facts: Facts, seat: Seat, seats: int, own: Sequ
         on_gpu=facts.hardware.has_gpu(),
         cores=len(parse_cpu_list(seat.cpus)) if seat.cpus else max(1, (len(facts.hardware.cores) - 2) // seats),
         loopback_only=not wants_nics and not any(pair.path == "rdma" for pair in own),
-        emulation_off=bool(own) and all(pair.floor == "rdma" for pair in own),
+        emulation_off=bool(own) and all(pair.floor != "tcp" for pair in own),
     )
 
 

@@ -14,6 +14,10 @@ TransportClass = Literal["nvlink", "rdma", "shm", "tcp"]
 CLASS_ORDER: tuple[TransportClass, ...] = ("nvlink", "rdma", "shm", "tcp")
 
 
+ALL_PAIRS = 64
+"""Up to here every pair is proven; above it a covering set."""
+
+
 class PlannedPair(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A prefill-decode pair: the best class of path that this hardware offers it, the floor it must meet, and why."""
 
@@ -27,6 +31,17 @@ class PlannedPair(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "f
 def mover(pair: PlannedPair, direction: str) -> str:
     """The process that moves a pair's KV bytes: decode READs them (pull), or prefill WRITEs them (push)."""
     return pair.to if direction == "pull" else pair.from_
+
+
+def pairs_to_prove(pairs: tuple[PlannedPair, ...]) -> tuple[PlannedPair, ...]:
+    """All pairs, or above 64 a set in which every prefill and every decode occurs."""
+    if len(pairs) <= ALL_PAIRS:
+        return pairs
+    prefills = list(dict.fromkeys(pair.from_ for pair in pairs))
+    decodes = list(dict.fromkeys(pair.to for pair in pairs))
+    longest = max(len(prefills), len(decodes))
+    chosen = {(prefills[at % len(prefills)], decodes[at % len(decodes)]) for at in range(longest)}
+    return tuple(pair for pair in pairs if (pair.from_, pair.to) in chosen)
 
 
 class PlannedTransport(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +86,7 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. `schema` 1 grows only by optional keys."""
+    """A whole run. `schema` 1 grows only by optional keys. `preflight`: what was found before it was launched."""
 
     schema: int = 1
     name: str
@@ -88,6 +103,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     verify: bool = False
     exact: bool = False
     warnings: tuple[str, ...] = ()
+    preflight: str | None = None
 
     def workers(self) -> tuple[ProcessSpec, ...]:
         """The engine processes, in plan order."""

@@ -10,11 +10,11 @@ from typing import Protocol
 import httpx
 
 from dynctl.errors import DynctlError, ReadyTimeout, RuntimeFailure
-from dynctl.plan.values import Plan
+from dynctl.plan.values import Plan, pairs_to_prove
 from dynctl.runtime.gates import StallWatch, await_health, await_model
 from dynctl.runtime.lifecycle import backoff_s
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.proving import Proving, pairs_to_prove
+from dynctl.runtime.proving import Proving
 from dynctl.runtime.spawncheck import refuse_taken_ports
 from dynctl.runtime.turns import Turns
 from dynctl.store.log import EventLog

@@ -17,19 +17,6 @@ from dynctl.store.log import EventLog
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
 ATTEMPTS = 3
-ALL_PAIRS = 64
-"""Up to here every pair is proven; above it a covering set."""
-
-
-def pairs_to_prove(pairs: tuple[PlannedPair, ...]) -> tuple[PlannedPair, ...]:
-    """All pairs, or above 64 a set in which every prefill and every decode occurs."""
-    if len(pairs) <= ALL_PAIRS:
-        return pairs
-    prefills = list(dict.fromkeys(pair.from_ for pair in pairs))
-    decodes = list(dict.fromkeys(pair.to for pair in pairs))
-    longest = max(len(prefills), len(decodes))
-    chosen = {(prefills[at % len(prefills)], decodes[at % len(decodes)]) for at in range(longest)}
-    return tuple(pair for pair in pairs if (pair.from_, pair.to) in chosen)
 
 
 class Proving:
@@ -135,6 +122,15 @@ class Proving:
         tail = worker.last_lines()
         if worker.tail.ucx.errors:
             why, fix = explain("unknown", worker.tail.ucx, pair.floor)
+            if pair.floor != "tcp" and any(error.kind == "no-zero-copy" for error in worker.tail.ucx.errors):
+                lanes = [line.line for line in worker.tail.ucx.lanes if line.endpoint != "self"]
+                return TransportError(
+                    f"{pair.from_} -> {pair.to}: UCX refused to emulate the transfer; {pair.floor} is required",
+                    where=f"transport.require: {self._plan.transport.required}",
+                    why=[*why, *(f"{moving}: {line}" for line in lanes[-1:])],
+                    fix=fix,
+                    tail=tail,
+                )
             return TransportError(f"{what}: {detail}", where=f"{pair.from_} -> {pair.to}", why=why, fix=fix, tail=tail)
         cause = worker.tail.cause
         return RuntimeFailure(

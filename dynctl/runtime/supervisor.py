@@ -67,6 +67,8 @@ class Supervisor:
         self._handle_signals()
         await self.control.listen(listener)
         self.events.add("run.state", f"starting {self.plan.name}", state="starting")
+        if self.plan.preflight:
+            self.events.add("gate", self.plan.preflight)
         housekeeping = [asyncio.create_task(tend(work)) for work in (self._follow_logs, self._show, self._measure)]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())

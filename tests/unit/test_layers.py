@@ -29,6 +29,7 @@ PURE = (
     "dynctl.hardware.snapshot",
     "dynctl.hardware.xml_tree",
     "dynctl.fabric.checks*",
+    *("dynctl.fabric.probe.ends", "dynctl.fabric.probe.judge", "dynctl.fabric.probe.rows"),
     "dynctl.fabric.report",
     "dynctl.fabric.ucx_log",
     "dynctl.fabric.verdict",

@@ -59,10 +59,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer's report, and the row that holds it against its floor."""
+    """A transfer's report, and the row that holds it against its floor. `failure`: why it did not come about."""
 
     report: PairReport
     check: Check
+    failure: Failure | None = None
 
 
 def judge(
@@ -103,7 +104,9 @@ def failed(transfer: Transfer, direction: Direction, failure: Failure, reader: U
         why, found = explain("unknown", reader, transfer.floor)
         fix = found or fix
     report = msgspec.structs.replace(_who(transfer, direction), error="; ".join([failure.text, *why]), fix=fix)
-    return Judged(report=report, check=_row(transfer, report, (failure.text, *why), fix, lenient=False))
+    return Judged(
+        report=report, check=_row(transfer, report, (failure.text, *why), fix, lenient=False), failure=failure
+    )
 
 
 def _who(transfer: Transfer, direction: Direction) -> PairReport:

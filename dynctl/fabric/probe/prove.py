@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dynctl.fabric.probe import installed, rows
-from dynctl.fabric.probe.bench import Bench
-from dynctl.fabric.probe.ends import End, Transfer, directions, transfers
+from dynctl.fabric.probe.bench import Bench, Outcome
+from dynctl.fabric.probe.ends import Direction, End, Transfer, directions, transfers
 from dynctl.fabric.probe.judge import Failure, Judged, failed, judge
 from dynctl.fabric.report import Check, PairReport, UcxLibrary
 from dynctl.fabric.ucx_log import UcxReader
 from dynctl.hardware.values import Hardware
-from dynctl.plan.values import Plan, PlannedPair
+from dynctl.plan.values import Plan, PlannedPair, pairs_to_prove
 from dynctl.telemetry.status import Verdict
 
 SIZES = (64 << 10, 1 << 20, 16 << 20, 256 << 20)
@@ -41,67 +42,84 @@ def prove(
 ) -> Proof:
     """Pair reports, rows (`ucx`, `ucxver`, `tls`, `netdev`, `ucxother`, `pair`) and the UCX libraries found.
 
-    `pairs`: those to prove, by default all of the plan; pairs between nodes are left out. `sizes` in bytes. `quick`: a
-    small and a medium size, and nothing but NIXL's own UCX is looked at. `progress(done, all, what)` is told of each
+    `pairs`: by default all of the plan, above 64 a covering set; pairs between nodes are left out. `sizes` in bytes.
+    `quick`: a small and a medium size, and no other UCX is looked for. `progress(done, all, what)` is told of each
     transfer. Raises nothing for what goes wrong with a probe: that is in the reports and rows.
     """
-    wanted = transfers(plan, hardware, plan.transport.pairs if pairs is None else pairs)
-    chosen = tuple(sizes) if sizes else QUICK_SIZES if quick else SIZES
-    return asyncio.run(_prove(plan, hardware, wanted, chosen, both, quick, progress or _silent, root))
+    work = asyncio.run(_work(plan, hardware, _Order(pairs, sizes, both, quick), progress or _silent, root))
+    return _document(work, quick=quick)
 
 
-async def _prove(
-    plan: Plan,
-    hardware: Hardware,
-    wanted: Sequence[Transfer],
-    sizes: Sequence[int],
-    both: bool,
-    quick: bool,
-    progress: Progress,
-    root: Path,
-) -> Proof:
+def prove_quickly(
+    plan: Plan, hardware: Hardware, pairs: Sequence[PlannedPair], progress: Progress | None = None
+) -> tuple[tuple[Transfer, Judged], ...]:
+    """The quick form of `prove`: each transfer and what came of it, without rows on UCX."""
+    work = asyncio.run(_work(plan, hardware, _Order(pairs, None, False, True), progress or _silent, Path("/")))
+    return tuple(work.judged)
+
+
+class _Order(NamedTuple):
+    """What is to be proven."""
+
+    pairs: Sequence[PlannedPair] | None
+    sizes: Sequence[int] | None
+    both: bool
+    quick: bool
+
+    def repeats(self) -> dict[int, int]:
+        """How often each size is moved."""
+        sizes = self.sizes or (QUICK_SIZES if self.quick else SIZES)
+        return {size: QUICK_REPEATS if self.quick else _repeats(size) for size in sizes}
+
+
+class _Work(NamedTuple):
+    """Everything that the probes gave."""
+
+    bench: Bench
+    judged: list[tuple[Transfer, Judged]]
+    found: list[tuple[rows.Found, UcxReader]]
+    system: tuple[UcxLibrary, ...]
+
+
+async def _work(plan: Plan, hardware: Hardware, order: _Order, progress: Progress, root: Path) -> _Work:
+    wanted = transfers(plan, hardware, pairs_to_prove(plan.transport.pairs) if order.pairs is None else order.pairs)
     ends = {end.id: end for transfer in wanted for end in (transfer.source, transfer.target)}
-    lenient = plan.transport.required == "auto" and not any(spec.gpus for spec in plan.processes)
+    ways = [(transfer, direction) for transfer in wanted for direction in directions(plan, both=order.both)]
     judged: list[tuple[Transfer, Judged]] = []
-    ways = [(transfer, direction) for transfer in wanted for direction in directions(plan, both=both)]
-    repeats = {size: QUICK_REPEATS if quick else _repeats(size) for size in sizes}
     async with Bench(root) as bench:
-        elsewhere = asyncio.create_task(_nothing() if quick else installed.system())
+        elsewhere = asyncio.create_task(_nothing() if order.quick else installed.system())
         progress(0, len(ways), "starting the probes")
         await asyncio.gather(*(bench.start(end) for end in ends.values()))
         for done, (transfer, direction) in enumerate(ways):
             progress(done, len(ways), f"{transfer.pair}: {direction}")
-            outcome = await bench.move(transfer, direction, repeats)
-            if isinstance(outcome.moves, Failure):
-                one = failed(transfer, direction, outcome.moves, outcome.reader)
-            else:
-                sent = outcome.sent_bytes
-                one = judge(transfer, direction, outcome.moves, outcome.reader, sent_bytes=sent, lenient=lenient)
-            judged.append((transfer, one))
+            outcome = await bench.move(transfer, direction, order.repeats())
+            judged.append((transfer, _judged(plan, transfer, direction, outcome)))
         system = await elsewhere
-    found = [_found(bench, group, hardware, judged) for group in _alike(ends.values())]
     progress(len(ways), len(ways), "done")
-    return _document(bench, found, judged, system, quick=quick)
+    found = [_found(bench, group, hardware, judged) for group in _alike(ends.values())]
+    return _Work(bench, judged, found, system)
 
 
-def _document(
-    bench: Bench,
-    found: Sequence[tuple[rows.Found, UcxReader]],
-    judged: Sequence[tuple[Transfer, Judged]],
-    system: Sequence[UcxLibrary],
-    *,
-    quick: bool,
-) -> Proof:
+def _judged(plan: Plan, transfer: Transfer, direction: Direction, outcome: Outcome) -> Judged:
+    if isinstance(outcome.moves, Failure):
+        return failed(transfer, direction, outcome.moves, outcome.reader)
+    lenient = plan.transport.required == "auto" and not any(spec.gpus for spec in plan.processes)
+    sent = outcome.sent_bytes
+    return judge(transfer, direction, outcome.moves, outcome.reader, sent_bytes=sent, lenient=lenient)
+
+
+def _document(work: _Work, *, quick: bool) -> Proof:
+    found, opened = work.found, work.bench.opened
     checks = [row for one, reader in found for row in rows.rows(one, reader)]
     libraries = tuple(dict.fromkeys(one.library for one, _ in found if one.library.version or one.library.path))
-    beside = [*system]
-    pythons = {one.python: bench.opened[end].others for one, _ in found for end in one.targets if end in bench.opened}
+    beside = [*work.system]
+    pythons = {one.python: opened[end].others for one, _ in found for end in one.targets if end in opened}
     for python, packages in pythons.items():
         beside += installed.packages(python, packages)
     if not quick and found:
         checks += rows.others(next(iter(libraries), None), beside)
-    checks += [one.check for _, one in judged]
-    return tuple(one.report for _, one in judged), tuple(checks), (*libraries, *beside)
+    checks += [one.check for _, one in work.judged]
+    return tuple(one.report for _, one in work.judged), tuple(checks), (*libraries, *beside)
 
 
 def _alike(ends: Iterable[End]) -> list[list[End]]:

@@ -11,7 +11,7 @@ import msgspec
 from dynctl.fabric.probe.judge import FIXES, Failure
 from dynctl.fabric.report import Check, UcxLibrary
 from dynctl.fabric.ucx_log import UcxReader
-from dynctl.fabric.verdict import lane_class, tls_classes
+from dynctl.fabric.verdict import lane_class, meets, tls_classes
 from dynctl.plan.values import TransportClass
 from dynctl.telemetry.status import Verdict
 
@@ -106,7 +106,8 @@ def _tls(found: Found, reader: UcxReader) -> Check:
     lacking = list(dict.fromkeys(e.subject for e in reader.errors if e.kind == "no-transport-of-that-name"))
     refused = any(e.kind in ("no-usable", "no-am") for e in reader.errors)
     allowed = tls_classes(text)
-    below = bool(found.floors) and not any(_as_fast(c, floor) for c in allowed for floor in found.floors)
+    below = bool(found.floors) and not any(meets(c, floor) for c in allowed for floor in found.floors)
+    slower = any(not meets(verdict, floor) for verdict in found.reached for floor in found.floors)
     fix = "remove UCX_TLS from transport.env, or name what this host has"
     if lacking:
         no_device = ": UCX finds no RDMA device" if tls_classes(",".join(lacking)) == {"rdma"} else ""
@@ -114,7 +115,7 @@ def _tls(found: Found, reader: UcxReader) -> Check:
         if refused or not found.reached:
             return _row("tls", found, "fail", observed, cause=told, fix=fix)
         fell = f"{told}; it fell back to {', '.join(dict.fromkeys(found.reached))} without an error"
-        return _row("tls", found, "fail" if below else "warn", observed, cause=fell, fix=fix)
+        return _row("tls", found, "fail" if slower else "warn", observed, cause=fell, fix=fix)
     if found.on_gpu and not _allows_cuda(text):
         cause = "without cuda_copy and cuda_ipc UCX can't move GPU memory"
         return _row("tls", found, "fail", observed, expected="rc,cuda", cause=cause, fix="add cuda to UCX_TLS")
@@ -161,11 +162,6 @@ def _row(
     return Check(
         id=name, target=found.target, status=status, observed=observed, expected=expected, cause=cause, fix=fix
     )
-
-
-def _as_fast(reached: TransportClass, floor: TransportClass) -> bool:
-    order = ("nvlink", "rdma", "shm", "tcp")
-    return order.index(reached) <= order.index(floor)
 
 
 def _allows_cuda(text: str) -> bool:

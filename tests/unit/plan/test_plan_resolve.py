@@ -28,6 +28,7 @@ WORKER_ENV = {
     "UCX_LOG_FILE": "stderr",
     "UCX_PROTO_INFO": "*remote memory*",
     "UCX_NET_DEVICES": "lo",
+    "UCX_PROTO_EMULATION_ENABLE": "n",
 }
 AGGREGATED = "schema: 1\nname: agg\nmodel: builtin:tiny\nroles:\n  worker:\n"
 

@@ -111,11 +111,13 @@ def test_a_worker_is_reached_by_nvlink_only_if_all_its_gpus_are() -> None:
     assert plan.transport.pairs[0].path == "tcp"
 
 
-def test_no_silent_tcp_where_only_rdma_will_do() -> None:
+def test_no_silent_tcp_where_something_faster_is_required() -> None:
     on_rdma = made(pools(more="transport: {require: rdma}\n"), on=RDMA).process("decode-0").env
     assert on_rdma["UCX_PROTO_EMULATION_ENABLE"] == "n"
     assert on_rdma["UCX_NET_DEVICES"] == "mlx5_0:1,lo"
-    assert "UCX_PROTO_EMULATION_ENABLE" not in made(pools(), on=NVLINK).process("decode-0").env
+    assert made(pools(), on=NVLINK).process("decode-0").env["UCX_PROTO_EMULATION_ENABLE"] == "n"
+    for more in ("transport: {require: tcp}\n", "transport: {env: {UCX_TLS: tcp}}\n"):
+        assert "UCX_PROTO_EMULATION_ENABLE" not in made(pools(more=more), on=CPU).process("decode-0").env
 
 
 def test_the_transports_own_words() -> None:

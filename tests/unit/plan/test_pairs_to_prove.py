@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynctl.plan.values import PlannedPair
-from dynctl.runtime.proving import ALL_PAIRS, pairs_to_prove
+from dynctl.plan.values import ALL_PAIRS, PlannedPair, pairs_to_prove
 
 
 def pairs(prefills: int, decodes: int) -> tuple[PlannedPair, ...]:
