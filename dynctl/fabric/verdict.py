@@ -130,7 +130,7 @@ def explain(reached: Verdict, reader: UcxReader, required: TransportClass) -> tu
     if required != "tcp" and any(error.kind == "no-zero-copy" for error in reader.errors):
         # refused on dynctl's own behalf: what matters is why nothing faster was there
         findings = [(why, None if fix == _FIXES["no-zero-copy"] else fix) for why, fix in findings]
-        findings.append(_likely("tcp", reader, required))
+        findings += [] if _forced(reader, required) else [_likely("tcp", reader, required)]
     if reached == "unknown" and not findings:
         findings.append(_silent(reader))
     if not findings:
