@@ -12,6 +12,7 @@ from dynctl.hardware.values import Hardware, Nic
 from dynctl.plan.values import Plan, PlannedPair, TransportClass
 
 EMULATION = "UCX_PROTO_EMULATION_ENABLE"
+NIC_MAPPING, NIC_VARIABLES = "VLLM_GPU_NIC_PCIE_MAPPING", "VLLM_NIC_SELECTION_VARS"
 Direction = Literal["read", "write"]
 
 
@@ -78,13 +79,12 @@ def _end(plan: Plan, hardware: Hardware, spec: ProcessSpec, rank: int) -> End:
     floors = [pair.floor for pair in plan.transport.pairs if spec.id in (pair.from_, pair.to)]
     if all(floor != "tcp" for floor in floors):
         env.pop(EMULATION, None)  # the plan's own: the probe is to see the path, not to be refused one
-    nics = spec.nics
-    if len(spec.gpus) > 1 and len(spec.nics) == len(spec.gpus):
-        nics = (spec.nics[rank],)
-        env["UCX_NET_DEVICES"] = _net_devices(hardware, env.get("UCX_NET_DEVICES"), spec.nics, nics[0])
+    gpu = spec.gpus[rank] if spec.gpus else None
+    own = _own_nic(hardware, env, gpu)
+    if own:
+        env["UCX_NET_DEVICES"] = ",".join(filter(None, (f"{own[0]}:{own[1]}", env.get("UCX_NET_DEVICES"))))
     if spec.gpu_uuids:
         env["CUDA_VISIBLE_DEVICES"] = spec.gpu_uuids[rank]
-    gpu = spec.gpus[rank] if spec.gpus else None
     return End(
         id=spec.id if len(spec.gpus) < 2 else f"{spec.id}.gpu{gpu}",
         process=spec.id,
@@ -94,17 +94,17 @@ def _end(plan: Plan, hardware: Hardware, spec: ProcessSpec, rank: int) -> End:
         cpus=spec.cpus,
         memory="host" if gpu is None else "cuda",
         gpu=gpu,
-        nics=nics,
+        nics=(own[0],) if own else spec.nics,
     )
 
 
-def _net_devices(hardware: Hardware, given: str | None, every: tuple[str, ...], own: str) -> str:
-    """The devices of one rank: those given less the other ranks' NICs; none given: its NIC's active port, and lo."""
-    if given:
-        others = set(every) - {own}
-        return ",".join(device for device in given.split(",") if device.partition(":")[0] not in others)
-    ports = next((nic.active_ports for nic in hardware.nics if nic.name == own), ())
-    return f"{own}:{ports[0] if ports else 1},lo"
+def _own_nic(hardware: Hardware, env: dict[str, str], gpu: int | None) -> tuple[str, str] | None:
+    """The NIC and port that vLLM puts in front of UCX_NET_DEVICES for this GPU's rank; None where it does not."""
+    mapping, port = env.pop(NIC_MAPPING, ""), env.pop(NIC_VARIABLES, "").partition(",")[0].partition(":")[2]
+    by_gpu = dict(one.split("=", 1) for one in mapping.split(",") if "=" in one)
+    pci = next((by_gpu.get(one.pci) for one in hardware.gpus if one.index == gpu), None)
+    name = next((nic.name for nic in hardware.nics if pci and nic.pci == pci), None)
+    return (name, port or "1") if name else None
 
 
 def _line_rate(hardware: Hardware, *ends: End) -> float | None:

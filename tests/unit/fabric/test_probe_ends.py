@@ -11,6 +11,7 @@ from tests.unit.plan.machines import cpu, gpus, made, pools
 NICS = tuple(
     Nic(
         name=f"mlx5_{index}",
+        pci=f"0000:{index + 32:02x}:00.0",
         ports=(NicPort(number=1, state="ACTIVE", phys_state="LinkUp", rate_gigabits_per_s=400.0),),
     )
     for index in range(4)
@@ -74,7 +75,9 @@ def test_a_rank_has_its_own_nic_and_the_line_rate_of_the_slower_end() -> None:
     first, second = transfers(plan, hardware, plan.transport.pairs)
     assert (first.source.nics, first.target.nics) == (("mlx5_0",), ("mlx5_2",))
     assert second.target.nics == ("mlx5_3",)
+    assert "VLLM_GPU_NIC_PCIE_MAPPING" in plan.process("prefill-0").env
     assert first.source.env["UCX_NET_DEVICES"].split(",") == ["mlx5_0:1", "lo"]
+    assert second.target.env["UCX_NET_DEVICES"].split(",") == ["mlx5_3:1", "lo"]
     assert first.line_rate_gigabytes_per_s == 50.0
 
 
