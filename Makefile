@@ -72,5 +72,6 @@ check: setup ## ruff, mypy --strict and the unit tests: seconds
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/pytest -q tests/unit -n auto
 
-bench: setup engine ## start-up time against the same engines started by hand
+bench: setup engine ## time to plan; start-up time against the same engines started by hand
+	@$(VENV)/bin/python scripts/bench_plan.py
 	@$(VENV)/bin/python scripts/bench_startup.py

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dynctl.engines.spec import Seat
 from dynctl.errors import TransportError
 from dynctl.fabric.verdict import tls_classes
-from dynctl.hardware.values import Hardware, nvlink_width
+from dynctl.hardware.values import Gpu, Hardware, nvlink_width
 from dynctl.plan.values import CLASS_ORDER, PlannedPair, PlannedTransport, TransportClass
 from dynctl.topology.schema import Topology
 
@@ -14,7 +16,8 @@ def plan_transport(topology: Topology, hardware: Hardware, seats: tuple[Seat, ..
     """Every pair with its path. TransportError (exit 4) when `require` asks for more than the hardware can offer."""
     prefills = [seat for seat in seats if seat.role == "prefill"]
     decodes = [seat for seat in seats if seat.role == "decode"]
-    pairs = tuple(_pair(topology, hardware, p, d) for p in prefills for d in decodes)
+    gpus = {gpu.index: gpu for gpu in hardware.gpus}
+    pairs = tuple(_pair(topology, hardware, gpus, p, d) for p in prefills for d in decodes)
     return PlannedTransport(
         required=topology.transport.require,
         direction=topology.transport.direction,
@@ -23,11 +26,13 @@ def plan_transport(topology: Topology, hardware: Hardware, seats: tuple[Seat, ..
     )
 
 
-def paths(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> dict[TransportClass, str]:
+def paths(
+    topology: Topology, hardware: Hardware, gpus: Mapping[int, Gpu], source: Seat, target: Seat
+) -> dict[TransportClass, str]:
     """The classes that the hardware offers this pair, best first, and why each is the best. Same node."""
     offered: dict[TransportClass, str] = {}
     if hardware.has_gpu():
-        linked, why = _gpu_path(topology, hardware, source, target)
+        linked, why = _gpu_path(topology, gpus, source, target)
         if linked:
             offered["nvlink"] = why
             why = "the next best to NVLink"
@@ -42,8 +47,8 @@ def paths(topology: Topology, hardware: Hardware, source: Seat, target: Seat) ->
     return offered
 
 
-def _pair(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> PlannedPair:
-    every = paths(topology, hardware, source, target)
+def _pair(topology: Topology, hardware: Hardware, gpus: Mapping[int, Gpu], source: Seat, target: Seat) -> PlannedPair:
+    every = paths(topology, hardware, gpus, source, target)
     offered, reason = next(iter(every.items()))
     require = topology.transport.require
     if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require):
@@ -62,9 +67,8 @@ def _narrowed(topology: Topology, offered: dict[TransportClass, str]) -> tuple[T
     return path, reason if path == best else f"transport.env sets UCX_TLS={tls}"
 
 
-def _gpu_path(topology: Topology, hardware: Hardware, source: Seat, target: Seat) -> tuple[bool, str]:
+def _gpu_path(topology: Topology, gpus: Mapping[int, Gpu], source: Seat, target: Seat) -> tuple[bool, str]:
     """Whether UCX's cuda_ipc carries the pair's KV without the CPU, and why, or why not."""
-    gpus = {gpu.index: gpu for gpu in hardware.gpus}
     one = set(source.gpu_uuids) & set(target.gpu_uuids)
     if one and len(source.gpus) == len(target.gpus) == 1:
         gpu = gpus[source.gpus[0]]

@@ -272,8 +272,9 @@ def _cell_score(count: int, role: Role, look: tuple[float, ...]) -> tuple[float,
     sliced, alone, ahead, rank, unused, free = look
     if free < count or (sliced and count > 1):
         return None
-    # where several cliques are, prefill and decode belong into the same one
-    missed = 0.0 if (role == "prefill" and ahead < 0) or (role == "decode" and ahead > 0) else 1.0
+    # where several cliques are, prefill and decode belong into the same one, and into as many as there are
+    own = ahead if role == "prefill" else -ahead if role == "decode" else 0
+    missed = (own > 0) - (own < 0)
     return (sliced, alone, missed, rank >= SYS_RANK, unused < count, rank, free - count)
 
 
