@@ -73,6 +73,22 @@ def up(
 
 
 @app.command()
+def init(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The file to write; ./topology.yaml by default.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Hub id, path or builtin:tiny.")] = None,
+    hardware: HardwareFile = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a topology that fits this machine and the model, and say why."""
+    from dynctl.cli.init import init
+
+    raise typer.Exit(init(file, model=model, hardware=hardware, name=name, force=force))
+
+
+@app.command()
 def validate(file: File = None, sets: Sets = [], hardware: HardwareFile = None) -> None:  # noqa: B006
     """Check a topology file; with --hardware, that it fits that machine."""
     from dynctl.cli.plan import validate

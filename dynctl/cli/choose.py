@@ -17,21 +17,19 @@ DEFAULT_FILE = Path("topology.yaml")
 
 
 def topology(file: Path | None, sets: list[str], hardware: Hardware | None = None) -> Topology:
-    """The topology in FILE, in ./topology.yaml, or the profile that fits this machine, or `hardware`."""
-    from dynctl.topology.load import load
+    """The topology in FILE, in ./topology.yaml, or what `init` would write for this machine, or `hardware`."""
+    from dynctl.topology.load import load, load_text
 
-    return load(file or default_file(hardware), sets)
+    if file or DEFAULT_FILE.exists():
+        return load(file or DEFAULT_FILE, sets)
+    from dynctl.hardware.discover import discover
 
+    machine = hardware or discover()
+    if not machine.has_gpu():
+        return load(profiles_dir() / "cpu-1p1d.yaml", sets)
+    from dynctl.preflight.fitting import fitting
 
-def default_file(hardware: Hardware | None = None) -> Path:
-    """./topology.yaml where there is one, else a profile: one GPU for each of prefill and decode, or CPU workers."""
-    if DEFAULT_FILE.exists():
-        return DEFAULT_FILE
-    from dynctl.hardware import nvml
-
-    found = hardware.gpus if hardware else nvml.discover().gpus if nvml.has_driver() else ()
-    gpus = len(found)
-    return profiles_dir() / ("1p1d.yaml" if gpus > 1 else "agg.yaml" if gpus else "cpu-1p1d.yaml")
+    return load_text(fitting(machine).text, Path("(what fits this machine)"), sets)
 
 
 def profiles_dir() -> Path:

@@ -69,7 +69,7 @@ def _value_type(
 def _is_hybrid(shape: Mapping[str, object]) -> bool:
     kinds = shape.get("layer_types")
     mixed = isinstance(kinds, list) and len(set(map(str, kinds))) > 1
-    special = any(map(shape.get, SPECIAL_KEYS)) or shape.get("model_type") in SPECIAL_MODELS
+    special = any(map(shape.get, SPECIAL_KEYS)) or str(shape.get("model_type")) in SPECIAL_MODELS
     return mixed or special or bool(shape.get("sliding_window") and shape.get("use_sliding_window"))
 
 

@@ -13,6 +13,8 @@ from dynctl.plan.facts import ModelFacts
 from dynctl.plan.resolve import TINY
 
 MAX_CONFIG_BYTES = 4 << 20
+MAX_INDEX_BYTES = 64 << 20
+INDEX = "model.safetensors.index.json"
 
 
 def is_path(model: str) -> bool:
@@ -41,6 +43,14 @@ def look_up(model: str) -> ModelFacts:
     return ModelFacts(model=model, config=_config(_cached_config(model)))
 
 
+def stored_bytes(model: str) -> int | None:
+    """What the checkpoint's index says its weights take; None where it is not on this machine or does not say."""
+    config = Path(os.path.expanduser(model)) / "config.json" if is_path(model) else _cached_config(model)
+    about = _json(config.with_name(INDEX), MAX_INDEX_BYTES).get("metadata") if config else None
+    size = about.get("total_size") if isinstance(about, dict) else None
+    return size if isinstance(size, int) and not isinstance(size, bool) and 0 < size < 1 << 60 else None
+
+
 def prepare(model: str, python: str, say: Callable[[str], None]) -> None:
     """Makes the tiny model or fetches a hub model's weights, with progress."""
     if model == TINY:
@@ -66,10 +76,15 @@ def _cached_config(model: str) -> Path | None:
 
 
 def _config(path: Path | None) -> dict[str, object]:
+    return _json(path, MAX_CONFIG_BYTES) if path else {}
+
+
+def _json(path: Path, most_bytes: int) -> dict[str, object]:
+    """The object in that file; empty where it can't be read, is too large or is none."""
     try:
-        if path is None or path.stat().st_size > MAX_CONFIG_BYTES:
+        if path.stat().st_size > most_bytes:
             return {}
         found = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

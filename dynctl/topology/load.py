@@ -17,7 +17,7 @@ from dynctl.topology.schema import Topology, fits_as_name, is_model_path
 from dynctl.topology.suggest import nearest
 from dynctl.topology.yaml_source import MAX_BYTES, compose_document, decode
 
-__all__ = ["Bases", "json_schema", "load", "parse"]
+__all__ = ["Bases", "json_schema", "load", "load_text", "parse"]
 
 _PATH_KEYS = (
     ("model",),
@@ -41,7 +41,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Topology:
 
     Raises UsageError for everything that is wrong with the file or an override.
     """
-    text = decode(_read(path), str(path))
+    return load_text(decode(_read(path), str(path)), path, overrides)
+
+
+def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> Topology:
+    """As `load`, of a text that is not yet or never in the file at `path`."""
     bases = Bases(PurePosixPath(path.absolute().parent), PurePosixPath(Path.cwd()), _expand_user)
     return parse(text, source=str(path), overrides=overrides, bases=bases)
 

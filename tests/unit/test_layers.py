@@ -60,7 +60,18 @@ NOT_PURE = (
 PURE_LIBRARIES = {
     *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
     *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
-    *("functools", "difflib", "httptools", "msgspec", "prometheus_client", "pydantic", "pydantic_core", "xml", "yaml"),
+    *(
+        "functools",
+        "difflib",
+        "textwrap",
+        "httptools",
+        "msgspec",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_core",
+        "xml",
+        "yaml",
+    ),
 }
 ALLOWED = {
     ("dynctl.topology.*", "pathlib"): "PurePosixPath",

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from dynctl.cli import choose
+from dynctl.cli.app import run as run_command
 from dynctl.errors import RunStateError, UsageError
-from dynctl.hardware import nvml
+from dynctl.hardware import discover
+from dynctl.hardware.values import Hardware
 from dynctl.runtime import recall
 from dynctl.store import paths, run
 from dynctl.store.run import RunStore
-from tests.unit.plan.machines import gpus, made
+from dynctl.topology.load import load
+from tests.unit.plan.machines import cpu, gpus, made
 
 
 @pytest.fixture(autouse=True)
@@ -23,19 +26,50 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("count", "profile"), [(0, "cpu-1p1d"), (2, "1p1d"), (8, "1p1d")])
-def test_the_profile_that_fits(count: int, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "has_driver", lambda: True)
-    monkeypatch.setattr(nvml, "discover", lambda: nvml.NvmlView(gpus=gpus(count).gpus))
-    assert choose.default_file().name == f"{profile}.yaml"
-    assert choose.topology(None, []).name == profile
+def on(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discover, "discover", lambda: machine)
 
 
-def test_one_gpu_has_a_profile_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "has_driver", lambda: True)
-    monkeypatch.setattr(nvml, "discover", lambda: nvml.NvmlView(gpus=gpus(1).gpus))
-    assert choose.default_file().exists()
+@pytest.mark.parametrize(
+    ("count", "name", "roles"),
+    [
+        (0, "cpu-1p1d", {"prefill": 1, "decode": 1}),
+        (2, "1p1d", {"prefill": 1, "decode": 1}),
+        (3, "2p1d", {"prefill": 2, "decode": 1}),
+        (8, "4p4d", {"prefill": 4, "decode": 4}),
+    ],
+)
+def test_what_fits_the_machine(
+    count: int, name: str, roles: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on(gpus(count) if count else cpu(), monkeypatch)
+    chosen = choose.topology(None, [])
+    assert chosen.name == name
+    assert {role: spec.workers for role, spec in chosen.roles.present()} == roles
+
+
+def test_without_a_gpu_it_is_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(cpu(), monkeypatch)
+    assert choose.topology(None, []) == load(choose.profiles_dir() / "cpu-1p1d.yaml")
+
+
+def test_one_gpu_has_a_layout_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(gpus(1), monkeypatch)
     assert choose.topology(None, [])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8])
+def test_init_writes_what_up_would_start(count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    on(gpus(count) if count else cpu(), monkeypatch)
+    chosen = choose.topology(None, [])
+    assert run_command(["init", "mine.yaml"]) == 0
+    written = load(tmp_path / "mine.yaml")
+    assert (written.name, written.model, written.roles) == (chosen.name, chosen.model, chosen.roles)
+
+
+def test_overrides_apply_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(gpus(8), monkeypatch)
+    assert choose.topology(None, ["roles.decode.workers=1"]).role("decode").workers == 1
 
 
 def test_a_file_in_the_working_directory_comes_first(tmp_path: Path) -> None:

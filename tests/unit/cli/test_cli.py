@@ -24,7 +24,7 @@ from dynctl.errors import (
 )
 from tests.unit.plan.machines import CPU_1P1D
 
-COMMANDS = ("up", "validate", "plan", "hardware", "schema", "status", "logs", "events", "down", "frontend")
+COMMANDS = ("init", "up", "validate", "plan", "hardware", "schema", "status", "logs", "events", "down", "frontend")
 VERSIONS = '{"vllm":"0.32.0","nixl":"1.5.1","torch":"2.13.0"}'
 
 
