@@ -7,12 +7,19 @@ import signal
 import sys
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from dynctl.fabric.probe.child import ProbeAgent, ProbeError
+from dynctl.fabric.probe.prove import Proof, prove
+from dynctl.fabric.report import Check
 from dynctl.fabric.ucx_log import UcxReader
 from dynctl.fabric.verdict import explain, verdict
 from dynctl.hardware.discover import discover
+from dynctl.plan.resolve import resolve
+from dynctl.preflight.gather import gather
+from dynctl.topology.load import load
+from tests.e2e.deployment import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -112,3 +119,68 @@ async def test_an_interpreter_without_nixl() -> None:
         async with ProbeAgent("d", sys.executable, {}):
             pass
     assert error.value.kind == "no-nixl"
+
+
+def proof(engine_python: str, *sets: str, both: bool = False) -> Proof:
+    """The quick proof of the CPU profile with these overrides."""
+    topology = load(ROOT / "profiles" / "cpu-1p1d.yaml", [f"python={engine_python}", *sets])
+    facts = gather(topology)
+    return prove(resolve(topology, facts), facts.hardware, quick=True, both=both)
+
+
+def row(found: Proof, name: str) -> Check:
+    """The only row of that id."""
+    (one,) = [check for check in found[1] if check.id == name]
+    return one
+
+
+@needs_cma
+def test_a_plan_is_proven_in_both_directions(engine_python: str) -> None:
+    found = proof(engine_python, both=True)
+    reports, checks, libraries = found
+    assert [(r.direction, r.verdict, r.memory) for r in reports] == [("read", "shm", "host"), ("write", "shm", "host")]
+    for report in reports:
+        assert [item.kind for item in report.evidence] == ["used", "lane"]
+        assert "cma/memory" in report.evidence[0].line
+        assert report.gigabytes_per_s
+        assert report.latency_us
+    assert {check.status for check in checks} == {"pass"}
+    assert libraries[0].used
+    assert {"tcp", "cma"} <= set(libraries[0].transports)
+
+
+@pytest.mark.skipif(discover().has_rdma(), reason="this machine has RDMA")
+def test_the_silent_fallback_is_named(engine_python: str) -> None:
+    found = proof(engine_python, "transport.env.UCX_TLS=rc,tcp")
+    assert found[0][0].verdict == "tcp"
+    assert row(found, "tls").status == "warn"
+    assert "told to use rc" in (row(found, "tls").cause or "")
+    assert "fell back to tcp" in (row(found, "tls").cause or "")
+
+
+@pytest.mark.skipif(discover().has_rdma(), reason="this machine has RDMA")
+def test_the_missing_device_is_named(engine_python: str) -> None:
+    found = proof(engine_python, "transport.env.UCX_TLS=rc")
+    assert found[0][0].verdict == "unknown"
+    assert "'rc' is not available" in (found[0][0].error or "")
+    assert "UCX finds no RDMA device" in (row(found, "tls").cause or "")
+    assert row(found, "pair").status == "fail"
+
+
+def test_a_device_that_is_not_there(engine_python: str) -> None:
+    found = proof(engine_python, "transport.env.UCX_NET_DEVICES=mlx5_99:1")
+    assert row(found, "netdev").status == "fail"
+    assert "mlx5_99:1" in (row(found, "netdev").cause or "")
+    assert found[0][0].error
+
+
+def test_a_plan_whose_interpreter_has_no_nixl(engine_python: str) -> None:
+    topology = load(ROOT / "profiles" / "cpu-1p1d.yaml", [f"python={engine_python}"])
+    facts = gather(topology)
+    plan = resolve(topology, facts)
+    bare = tuple(msgspec.structs.replace(p, argv=(sys.executable, *p.argv[1:])) for p in plan.processes)
+    found = prove(msgspec.structs.replace(plan, processes=bare), facts.hardware, quick=True)
+    assert row(found, "ucx").status == "fail"
+    assert "can be imported" in (row(found, "ucx").cause or "")
+    assert row(found, "tls").cause == "because ucx"
+    assert row(found, "pair").status == "fail"
