@@ -5,6 +5,7 @@ Beside the agent's script and as standalone as it: the standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import mmap
@@ -29,8 +30,9 @@ class HostMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        populate = getattr(mmap, "MAP_POPULATE", 0)  # faults taken at once cost half
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
+        self._map = mmap.mmap(-1, size)
+        with contextlib.suppress(AttributeError, OSError):
+            self._map.madvise(mmap.MADV_HUGEPAGE)  # as numpy and most allocators of large memory do
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     def fill(self, name: str, size: int) -> None:
