@@ -71,6 +71,9 @@ def judge_netdev(case: Case, subject: Subject) -> Finding:
     if text.startswith("^"):
         return ok(shown, wanted)
     ethernet = [name for name in names if name in _netdevs(case) and name != "lo"]
+    emulation_off = worker.env.get("UCX_PROTO_EMULATION_ENABLE", "").lower() in ("n", "no", "off", "0")
+    if ethernet and any(name in ports for name in names) and emulation_off:
+        return ok(f"{shown}, {', '.join(ethernet)} for control messages only: emulation is off", wanted)
     if ethernet and any(name in ports for name in names):
         cause = f"RDMA and network interfaces ({', '.join(ethernet)}) are mixed: UCX may take either"
         return Finding("warn", shown, wanted, cause, "name RDMA devices only; the order means nothing")

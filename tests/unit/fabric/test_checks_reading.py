@@ -228,3 +228,13 @@ def test_in_a_container_with_the_hosts_network(tmp_path: Path) -> None:
     write(tmp_path / ".dockerenv", "")
     link(tmp_path / "proc/1/ns/net", NETNS)
     assert rows_of(tmp_path)["ctr", "mlx5_0:1"].status == "pass"
+
+
+def test_an_interface_beside_rdma_for_control_messages_only(tmp_path: Path) -> None:
+    """With emulation off UCX refuses to READ over it, so it can't be taken by mistake."""
+    Tree(tmp_path, nics=2)
+    env = {"UCX_NET_DEVICES": "mlx5_0:1,eth0", "UCX_TLS": "rc,cuda"}
+    for more, status in (({}, "warn"), ({"UCX_PROTO_EMULATION_ENABLE": "n"}, "pass")):
+        worker = WorkerNeed(id="w", nics=("mlx5_0",), env={**env, **more})
+        rows = judge(observe(tmp_path), need(workers=(worker,)))
+        assert [row.status for row in rows if row.id == "netdev"] == [status]
