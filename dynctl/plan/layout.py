@@ -14,6 +14,8 @@ from dynctl.plan.sizing import ModelSize
 
 MEMORY_UTILIZATION = 0.9
 """The part of a GPU's memory that the engine takes: vLLM's own default."""
+SHARE = 0.45
+"""The part for each of two workers on one GPU."""
 RUNTIME_BYTES = 2 << 30
 """What a worker needs besides weights and KV: activations, CUDA graphs."""
 KV_PART = 0.2
@@ -26,10 +28,11 @@ LARGEST_TP = 16
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """Workers of one role, all alike."""
+    """Workers of one role, all alike. `share`: the part of one GPU that each takes."""
 
     workers: int
     tp: int = 1
+    share: float | None = None
 
     def text(self, letter: str) -> str:
         """`2P(tp2)`."""
@@ -67,17 +70,21 @@ def choose_layout(hardware: Hardware, model: str, size: ModelSize | None) -> Lay
     else:
         tp = _smallest_tp(size, count, memory, model)
         reasons += _fits(size, tp, memory)
-    pools, why = _pools(count, tp, size, sliced=_sliced(hardware))
+    pools, why = _pools(count, tp, memory, size, sliced=_sliced(hardware))
     return Layout(pools=pools, reasons=(*reasons, why))
 
 
-def _pools(count: int, tp: int, size: ModelSize | None, *, sliced: bool) -> tuple[dict[str, Pool], str]:
+def _pools(count: int, tp: int, memory: int, size: ModelSize | None, *, sliced: bool) -> tuple[dict[str, Pool], str]:
     seats = count // tp
     if seats == 1:
         if tp > 1:
             why = f"only {count} GPUs and each copy of the weights takes {tp}: one aggregated worker, no KV moves"
             return {"worker": Pool(workers=1, tp=tp)}, why
-        why = "one GPU: one aggregated worker, no KV moves"
+        if not sliced and (size is None or _room(size, 1, memory, SHARE) >= KV_PART * SHARE * memory):
+            half = Pool(workers=1, share=SHARE)
+            why = f"one GPU, which prefill and decode share ({SHARE:.0%} each): for development"
+            return {"prefill": half, "decode": half}, why
+        why = "one GPU without room for two copies of the weights: one aggregated worker, no KV moves"
         return {"worker": Pool(workers=1)}, "one MIG slice: one aggregated worker" if sliced else why
     decode, prefill = seats // 2, seats - seats // 2
     wide = size is not None and size.splits(2 * tp) and not size.copies_kv(2 * tp)

@@ -38,7 +38,8 @@ def _comment(layout: Layout, hardware: Hardware) -> list[str]:
 
 
 def _pool(pool: Pool) -> str:
-    return ", ".join([f"workers: {pool.workers}", *([f"tp: {pool.tp}"] if pool.tp > 1 else [])])
+    share = [f"share: {pool.share:g}"] if pool.share else []
+    return ", ".join([f"workers: {pool.workers}", *share, *([f"tp: {pool.tp}"] if pool.tp > 1 else [])])
 
 
 def _scalar(text: str) -> str:

@@ -102,6 +102,23 @@ def test_whatever_the_machine_what_is_written_plans(count: int, memory_gib: int,
     assert planned(Path("topology.yaml"), machine).workers()
 
 
+@pytest.mark.parametrize(
+    ("config", "memory_gib", "roles"),
+    [(QWEN3_8B, 80, ["prefill", "decode"]), (QWEN3_8B, 24, ["worker"]), (QWEN3_32B, 141, ["worker"])],
+)
+def test_one_gpu_is_shared_where_two_copies_fit(
+    config: dict[str, Any], memory_gib: int, roles: list[str], tmp_path: Path, on: Any, capsys: Capture
+) -> None:
+    machine = of(1, memory_gib)
+    on(machine)
+    assert run(["init", "--model", model_dir(tmp_path / "m", config)]) == 0
+    chosen = load(Path("topology.yaml")).roles.present()
+    assert [role for role, _ in chosen] == roles
+    assert {spec.share for _, spec in chosen} == ({0.45} if len(roles) == 2 else {None})
+    assert [worker.gpus for worker in planned(Path("topology.yaml"), machine).workers()] == [(0,)] * len(roles)
+    assert ("for development" if len(roles) == 2 else "no KV moves") in capsys.readouterr().err
+
+
 def test_gpus_that_are_held_lost_small_or_sliced_do_not_count(on: Any, capsys: Capture) -> None:
     machine = without(of(8, 80), 0, holders=(Holder(pid=77, command="train.py"),))
     machine = without(without(machine, 1, lost="fell off the bus"), 2, memory_bytes=8 * GIB)
