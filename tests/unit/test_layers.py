@@ -14,6 +14,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dynctl"
 
 PURE = (
+    "dynctl.fabric.conclude",
+    "dynctl.fabric.peer.address",
+    "dynctl.fabric.peer.handshake",
+    "dynctl.fabric.peer.messages",
+    "dynctl.fabric.sizes",
     "dynctl.environ",
     "dynctl.errors",
     "dynctl.topology*",
@@ -58,7 +63,18 @@ NOT_PURE = (
     "dynctl.fabric.checks.tree",
 )
 PURE_LIBRARIES = {
-    *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
+    *(
+        "__future__",
+        "collections",
+        "contextlib",
+        "dataclasses",
+        "enum",
+        "fractions",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "http",
+    ),
     *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
     *(
         "functools",
@@ -256,7 +272,17 @@ def test_the_engine_is_never_imported() -> None:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    declared = {"httptools", "httpx", "msgspec", "prometheus_client", "psutil", "pydantic", "pydantic_core", "pynvml"}
+    declared = {
+        "httptools",
+        "httpx",
+        "jinja2",
+        "msgspec",
+        "prometheus_client",
+        "psutil",
+        "pydantic",
+        "pydantic_core",
+        "pynvml",
+    }
     declared |= {"yaml", "rich", "typer", "uvloop", "dynctl", *sys.stdlib_module_names}
     for module in set(TREES) - IN_ENGINE:
         assert {item.module.split(".")[0] for item in imports(TREES[module])} <= declared, module

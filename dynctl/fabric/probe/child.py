@@ -197,6 +197,12 @@ class ProbeAgent:
         self._log.close()
         return self._lines
 
+    async def kill(self) -> None:
+        """Ends the child at once, whatever it is doing."""
+        if self._process and self._process.returncode is None:
+            await self._end(self._process, at_once=True)
+        await self.close()
+
     async def _ask(self, what: str, within_s: float, **arguments: Any) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:

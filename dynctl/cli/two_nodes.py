@@ -1,0 +1,152 @@
+"""`dynctl check-rdma --listen` and `--peer`: this node's end of a run of two."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.errors import UsageError
+from dynctl.fabric.peer.address import LOOPBACK, format_address, parse_address
+from dynctl.fabric.peer.handshake import Side, check_token
+from dynctl.fabric.peer.meeting import Meeting, connect, listen
+from dynctl.fabric.peer.messages import Node
+from dynctl.fabric.peer.session import AGENT, Session
+from dynctl.fabric.probe.child import ProbeAgent
+from dynctl.fabric.report import Check, Memory, Report
+from dynctl.hardware.values import Hardware
+
+TOKEN_VARIABLE = "DYNCTL_TOKEN"  # noqa: S105 - its name
+MAX_TOKEN_BYTES = 4096
+Say = Callable[[str], None]
+
+
+class Ends(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to listen, or whom to connect to."""
+
+    side: Side
+    host: str
+    port: int
+
+
+class Here(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node brings: its interpreter, a planned worker to stand for all, hardware, and what is asked for."""
+
+    python: str
+    worker: ProcessSpec
+    hardware: Hardware
+    transport_env: dict[str, str]
+    backend: str
+    required: str
+    size_bytes: int | None
+    both: bool
+
+
+def ends(listen: str | None, peer: str | None) -> Ends | None:
+    """From `--listen` and `--peer`; None: one node. UsageError when both are given or either is no address."""
+    if listen is not None and peer is not None:
+        raise UsageError("--listen and --peer are for different nodes", fix="listen on one, connect from the other")
+    if peer is not None:
+        host, port = parse_address(peer, "--peer")
+        return Ends(side="connect", host=host, port=port)
+    if listen is not None:
+        host, port = parse_address(listen or LOOPBACK, "--listen")
+        return Ends(side="listen", host=host, port=port)
+    return None
+
+
+def token(side: Side, file: Path | None) -> tuple[str, bool]:
+    """The token and whether it was made here: --token-file, then DYNCTL_TOKEN; a listener makes one if it has none."""
+    if file is not None:
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(MAX_TOKEN_BYTES).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UsageError(f"can't read the token in {file}", where="--token-file", why=why) from error
+        return check_token(text), False
+    if TOKEN_VARIABLE in os.environ:
+        return check_token(os.environ[TOKEN_VARIABLE]), False
+    if side == "connect":
+        raise UsageError(
+            "--peer needs the listener's token",
+            fix=f"the listener prints it: put it into a file for --token-file, or into {TOKEN_VARIABLE}",
+        )
+    return secrets.token_urlsafe(24), True
+
+
+def run(at: Ends, key: str, made: bool, here: Here, rows: Callable[[], tuple[Check, ...]], say: Say) -> Report:
+    """The whole run; the report, which the other end prints too. DynctlError when the peer fails or goes."""
+
+    def meeting() -> AbstractAsyncContextManager[Meeting]:
+        if at.side == "connect":
+            say(f"connecting to {format_address(at.host, at.port)}")
+            return connect(at.host, at.port, key)
+        return listen(at.host, at.port, key, lambda where: announce(where, key if made else None, say))
+
+    async def whole() -> Report:
+        async with meeting() as met:
+            return await _session(met, here, rows, say)
+
+    return asyncio.run(whole())
+
+
+def announce(where: str, key: str | None, say: Say) -> None:
+    """Says where this node listens, and how the other reaches it."""
+    say(f"listening on {where} for one peer")
+    if where.startswith((f"{LOOPBACK}:", "[::1]")):
+        say("this is loopback: another node reaches it only if an address is named, `--listen ADDRESS`")
+    if key:
+        print(f"token: {key}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is talk
+        say(f"on the other node: {TOKEN_VARIABLE}=<token> dynctl check-rdma --peer {where}")
+
+
+async def _session(met: Meeting, here: Here, rows: Callable[[], tuple[Check, ...]], say: Say) -> Report:
+    checks = await met.link.during(asyncio.to_thread(rows))
+    env = environment(here, met.netdev)
+    memory: Memory = "cuda" if here.worker.gpus else "host"
+    agent = ProbeAgent(
+        AGENT[met.side], here.python, env, cpus=here.worker.cpus, memory=memory, backend=here.backend.upper()
+    )
+    nics = [nic for nic in here.hardware.nics if nic.active_ports and nic.use == "kv"]
+    node = Node(
+        hostname=here.hardware.hostname or socket.gethostname(),
+        required=here.required,
+        memory=memory,
+        own_address=met.own_address,
+        peer_address=met.peer_address,
+        rdma=bool(nics),
+        size_bytes=here.size_bytes,
+        both=here.both,
+        line_gigabits_per_s=max((nic.rate_gigabits_per_s or 0.0 for nic in nics), default=None),
+    )
+    session = Session(met.link, met.side, node, agent, say)
+    try:
+        await session.meet()
+        return await session.prove(checks)
+    except BaseException:
+        await agent.kill()
+        raise
+
+
+def environment(here: Here, netdev: str | None) -> dict[str, str]:
+    """The worker's environment for a peer on another node: RDMA ports, and the interface that has this end's address.
+
+    What the plan gives it for one node (loopback alone, emulation off) does not hold; `transport.env` does.
+    """
+    own = {k: v for k, v in here.worker.env.items() if k not in ("UCX_NET_DEVICES", "UCX_PROTO_EMULATION_ENABLE")}
+    nics = [nic for nic in here.hardware.nics if nic.use == "kv"]
+    if here.worker.nics:
+        nics = [nic for nic in nics if nic.name in here.worker.nics]
+    devices = [f"{nic.name}:{port}" for nic in nics for port in nic.active_ports]
+    devices += [netdev] if netdev else []
+    chosen = {"UCX_NET_DEVICES": ",".join(devices)} if devices else {}
+    return {**own, **chosen, **here.transport_env}

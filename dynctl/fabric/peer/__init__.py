@@ -1,0 +1,1 @@
+"""Two nodes: one listens, one connects; each proves to know the token, then both move memory both ways."""
