@@ -126,6 +126,47 @@ def schema() -> None:
     raise typer.Exit(schema())
 
 
+@app.command(name="check-rdma")
+def check_rdma(
+    file: File = None,
+    sets: Sets = [],  # noqa: B006
+    require: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The slowest KV path to accept: auto|nvlink|rdma|shm|tcp.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Check a node's files recorded there.")] = None,
+    watch: Annotated[str | None, typer.Option(metavar="10s", help="Watch error counters for so long.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="N", help="Transfer this much: 64K, 256M.")] = None,
+    both: Annotated[bool, typer.Option("--both", help="READ and WRITE.")] = False,
+    json_: Json = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page, too.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="[HOST[:PORT]]", help="Wait for another node; loopback without an address.")
+    ] = None,
+    peer: Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="The node that listens.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="The listener's token; or in DYNCTL_TOKEN.")
+    ] = None,
+    no_color: NoColor = False,
+) -> None:
+    """Check this node's RDMA, prove the KV path of each pair, and say what is wrong and how to mend it."""
+    from dynctl.cli.check_rdma import CheckOptions, check_rdma
+
+    options = CheckOptions(
+        require=require,
+        root=root,
+        watch=watch,
+        size=size,
+        both=both,
+        json=json_,
+        report=report,
+        listen=listen,
+        peer=peer,
+        token_file=token_file,
+        no_color=no_color,
+    )
+    raise typer.Exit(check_rdma(file, sets, options))
+
+
 @app.command()
 def status(name: Name = None, json_: Json = False, no_color: NoColor = False) -> None:
     """Show a run: processes, transport per pair, traffic, TTFT and its split."""
@@ -221,10 +262,20 @@ def top(version: Annotated[bool, typer.Option("--version", help="Print the versi
         raise typer.Exit
 
 
+def listen_alone(arguments: list[str]) -> list[str]:
+    """`--listen` may stand without an address, which the option parser does not know: then it gets an empty one."""
+    if arguments[:1] != ["check-rdma"] or "--listen" not in arguments:
+        return arguments
+    at = arguments.index("--listen")
+    rest = arguments[at + 1 :]
+    alone = not rest or rest[0].startswith("-") or rest[0].endswith((".yaml", ".yml", ".json")) or "/" in rest[0]
+    return [*arguments[:at], *(["--listen="] if alone else ["--listen", *rest[:1]]), *rest[not alone :]]
+
+
 def run(arguments: list[str]) -> int:
     """Runs one command; the exit code."""
     try:
-        app(arguments)
+        app(listen_alone(arguments))
     except SystemExit as asked:
         return asked.code if isinstance(asked.code, int) else 1 if asked.code else 0
     except KeyboardInterrupt:

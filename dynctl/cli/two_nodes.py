@@ -6,8 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-import sys
-from collections.abc import Callable
+import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -15,6 +14,10 @@ import msgspec
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.errors import UsageError
+from dynctl.fabric.checks.agree import agree
+from dynctl.fabric.checks.judge import judge
+from dynctl.fabric.checks.observe import observe, with_routes
+from dynctl.fabric.checks.values import Need, Observed, Since, WorkerNeed
 from dynctl.fabric.peer.address import LOOPBACK, format_address, parse_address
 from dynctl.fabric.peer.handshake import Side, check_token
 from dynctl.fabric.peer.meeting import Meeting, connect, listen
@@ -23,10 +26,10 @@ from dynctl.fabric.peer.session import AGENT, Session
 from dynctl.fabric.probe.child import ProbeAgent
 from dynctl.fabric.report import Check, Memory, Report
 from dynctl.hardware.values import Hardware
+from dynctl.ui.check_progress import CheckProgress
 
 TOKEN_VARIABLE = "DYNCTL_TOKEN"  # noqa: S105 - its name
 MAX_TOKEN_BYTES = 4096
-Say = Callable[[str], None]
 
 
 class Ends(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +51,7 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     required: str
     size_bytes: int | None
     both: bool
+    watch_s: float | None = None
 
 
 def ends(listen: str | None, peer: str | None) -> Ends | None:
@@ -83,40 +87,41 @@ def token(side: Side, file: Path | None) -> tuple[str, bool]:
     return secrets.token_urlsafe(24), True
 
 
-def run(at: Ends, key: str, made: bool, here: Here, rows: Callable[[], tuple[Check, ...]], say: Say) -> Report:
+def run(at: Ends, key: str, made: bool, here: Here, progress: CheckProgress) -> Report:
     """The whole run; the report, which the other end prints too. DynctlError when the peer fails or goes."""
 
     def meeting() -> AbstractAsyncContextManager[Meeting]:
         if at.side == "connect":
-            say(f"connecting to {format_address(at.host, at.port)}")
+            progress.phase(f"connecting to {format_address(at.host, at.port)}")
             return connect(at.host, at.port, key)
-        return listen(at.host, at.port, key, lambda where: announce(where, key if made else None, say))
+        return listen(at.host, at.port, key, lambda where: announce(where, key if made else None, progress))
 
     async def whole() -> Report:
         async with meeting() as met:
-            return await _session(met, here, rows, say)
+            return await _session(met, here, progress)
 
     return asyncio.run(whole())
 
 
-def announce(where: str, key: str | None, say: Say) -> None:
+def announce(where: str, key: str | None, progress: CheckProgress) -> None:
     """Says where this node listens, and how the other reaches it."""
-    say(f"listening on {where} for one peer")
     if where.startswith((f"{LOOPBACK}:", "[::1]")):
-        say("this is loopback: another node reaches it only if an address is named, `--listen ADDRESS`")
+        progress.line("this is loopback: another node reaches it only if an address is named, --listen ADDRESS")
     if key:
-        print(f"token: {key}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is talk
-        say(f"on the other node: {TOKEN_VARIABLE}=<token> dynctl check-rdma --peer {where}")
+        progress.line(f"token: {key}")
+    progress.line(f"on the other node: {TOKEN_VARIABLE}=TOKEN dynctl check-rdma --peer {where}")
+    progress.phase(f"listening on {where} for one peer")
 
 
-async def _session(met: Meeting, here: Here, rows: Callable[[], tuple[Check, ...]], say: Say) -> Report:
-    checks = await met.link.during(asyncio.to_thread(rows))
+async def _session(met: Meeting, here: Here, progress: CheckProgress) -> Report:
     env = environment(here, met.netdev)
     memory: Memory = "cuda" if here.worker.gpus else "host"
-    agent = ProbeAgent(
-        AGENT[met.side], here.python, env, cpus=here.worker.cpus, memory=memory, backend=here.backend.upper()
-    )
     nics = [nic for nic in here.hardware.nics if nic.active_ports and nic.use == "kv"]
+    addresses = {gpu.index: gpu.pci for gpu in here.hardware.gpus}
+    gpus = tuple(address for gpu in here.worker.gpus if (address := addresses.get(gpu)))
+    worker = WorkerNeed(id=here.worker.id, nics=here.worker.nics, gpus=gpus, env=env)
+    need = Need(workers=(worker,), has_gpu=here.hardware.has_gpu())
+    observed = await met.link.during(asyncio.to_thread(observe, Path("/"), need))
     node = Node(
         hostname=here.hardware.hostname or socket.gethostname(),
         required=here.required,
@@ -127,14 +132,34 @@ async def _session(met: Meeting, here: Here, rows: Callable[[], tuple[Check, ...
         size_bytes=here.size_bytes,
         both=here.both,
         line_gigabits_per_s=max((nic.rate_gigabits_per_s or 0.0 for nic in nics), default=None),
+        observed=msgspec.Raw(msgspec.json.encode(observed)),
     )
-    session = Session(met.link, met.side, node, agent, say)
+    agent = ProbeAgent(
+        AGENT[met.side], here.python, env, cpus=here.worker.cpus, memory=memory, backend=here.backend.upper()
+    )
+    session = Session(met.link, met.side, node, agent, progress.phase)
     try:
         await session.meet()
-        return await session.prove(checks)
+        need = msgspec.structs.replace(need, path=session.floor())
+        remote = msgspec.json.decode(session.peer.observed, type=Observed)
+        own, shared = await met.link.during(asyncio.to_thread(_rows, observed, remote, need, here.watch_s))
+        return await session.prove(own, shared if met.side == "listen" else ())
     except BaseException:
         await agent.kill()
         raise
+
+
+def _rows(
+    observed: Observed, remote: Observed, need: Need, watch_s: float | None
+) -> tuple[tuple[Check, ...], tuple[Check, ...]]:
+    """Rows about this node and its routes, and rows about both nodes, which one of them is enough to tell."""
+    since = None
+    if watch_s:
+        time.sleep(watch_s)
+        observed, since = observe(Path("/"), need), Since(earlier=observed, seconds=watch_s)
+    both = agree(with_routes(observed, remote, need), remote, need)
+    routes = tuple(row for row in both if row.id == "route")
+    return (*judge(observed, need, since), *routes), tuple(row for row in both if row.id != "route")
 
 
 def environment(here: Here, netdev: str | None) -> dict[str, str]:

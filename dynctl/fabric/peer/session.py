@@ -17,7 +17,7 @@ from dynctl.fabric.peer.measure import SIZES, Direction, Move, because, measure,
 from dynctl.fabric.peer.messages import Found, Node, Offered, Ready, Turned
 from dynctl.fabric.probe.child import Offer, ProbeAgent, ProbeError
 from dynctl.fabric.report import Check, PairReport, Report, UcxLibrary
-from dynctl.plan.values import PlannedPair
+from dynctl.plan.values import PlannedPair, TransportClass
 
 AGENT: dict[Side, str] = {"listen": "dynctl-listen", "connect": "dynctl-connect"}
 """Names of the two NIXL agents."""
@@ -45,8 +45,8 @@ class Session:
         self.say(f"the peer is {self.names[OTHER[self.side]]}")
         return self.peer
 
-    async def prove(self, checks: tuple[Check, ...]) -> Report:
-        """Both directions, then the report. `checks`: this node's own rows."""
+    async def prove(self, checks: tuple[Check, ...], shared: tuple[Check, ...] = ()) -> Report:
+        """Both directions, then the report. `checks`: this node's own rows, `shared`: those about both nodes."""
         ready = await self._open()
         self.link.send(ready)
         theirs = await self.link.receive(Ready)
@@ -61,7 +61,7 @@ class Session:
         lines = await self.link.during(self.agent.close())
         pairs = self._reports(moves, lines) if moves else self._failed(ready, theirs)
         rows = [_of(self.names[self.side], row) for row in checks]
-        found = Found(checks=(*rows, *self._checks), pairs=pairs, ucx=ready.ucx)
+        found = Found(checks=(*rows, *shared, *self._checks), pairs=pairs, ucx=ready.ucx)
         self.link.send(found)
         return self._conclude(found, await self.link.receive(Found))
 
@@ -125,8 +125,12 @@ class Session:
     def _required(self) -> str:
         return stricter(self.own.required, self.peer.required)
 
+    def floor(self) -> TransportClass:
+        """What the path between the two must reach."""
+        return floor_between_nodes(self._required(), rdma=self.own.rdma and self.peer.rdma)
+
     def _needed(self) -> tuple[PlannedPair, ...]:
-        floor = floor_between_nodes(self._required(), rdma=self.own.rdma and self.peer.rdma)
+        floor = self.floor()
         listen, connect = self.names["listen"], self.names["connect"]
         return tuple(
             PlannedPair(from_=a, to=b, path=floor, floor=floor, reason="between two nodes")
@@ -143,8 +147,7 @@ class Session:
         reader = read(lines, source=f"UCX on {self.names[self.side]}")
         rates = (self.own.line_gigabits_per_s, self.peer.line_gigabits_per_s)
         line = min((rate for rate in rates if rate), default=None)
-        floor = self._needed()[0].floor
-        return tuple(pair_report(self._base(move.direction), move, reader, floor, line) for move in moves)
+        return tuple(pair_report(self._base(move.direction), move, reader, self.floor(), line) for move in moves)
 
     def _failed(self, own: Ready, peer: Ready) -> tuple[PairReport, ...]:
         """The pair of a node that made no transfer."""
