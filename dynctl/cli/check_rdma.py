@@ -147,7 +147,8 @@ def _here(plan: Plan, hardware: Hardware, asked: Asked, options: CheckOptions, p
     pairs = needed(plan, asked.required)
 
     def moved(done: int, every: int, what: str) -> None:
-        progress.phase(f"proving {done + 1}/{every}: {what}" if done < every and ":" in what else what)
+        if done < every:
+            progress.phase(f"proving {done + 1}/{every}: {what}" if ":" in what else what)
 
     proven, found, ucx = prove(
         plan,

@@ -163,8 +163,9 @@ def _wrapped(word: str, said: str | None, width: int, style: str = "") -> Iterat
 def _ucx(libraries: Sequence[UcxLibrary], width: int) -> Iterator[Text]:
     for library in libraries:
         text = Text("NIXL loads " if library.used else "also here  ", style="bold" if library.used else "bright_black")
-        text.append(f"UCX {clean(library.version or 'of unknown version')} of {clean(library.source)}")
+        text.append(f"UCX {clean(library.version or 'of unknown version')}")
         yield text
+        yield from _wrapped("", library.source, width)
         yield from _wrapped("", ", ".join((*library.transports, *library.devices)), width, "bright_black")
 
 

@@ -41,9 +41,11 @@ this node
   ✓ pass  memlock  unlimited
   ✓ pass  ptrace   ptrace_scope 0
 
-NIXL loads UCX 1.23.0 of NIXL 1.5.1
+NIXL loads UCX 1.23.0
+  NIXL 1.5.1
   cma, tcp
-also here  UCX 1.13.1 of /usr/lib
+also here  UCX 1.13.1
+  /usr/lib
   tcp
 
 1 row skipped (no RDMA device in /sys/class/infiniband): dev
