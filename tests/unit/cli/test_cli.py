@@ -12,7 +12,7 @@ import pytest
 
 import dynctl
 from dynctl.cli import app as module
-from dynctl.cli.app import app, run
+from dynctl.cli.app import app, listen_alone, run
 from dynctl.errors import (
     DynctlError,
     HostError,
@@ -257,3 +257,15 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     os.close(writing)
     assert done.stderr == b""
     assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize(("typed", "given"), [
+    (["check-rdma", "--listen"], ["check-rdma", "--listen="]),
+    (["check-rdma", "--listen", "--json"], ["check-rdma", "--listen=", "--json"]),
+    (["check-rdma", "--listen", "10.0.0.1", "f.yaml"], ["check-rdma", "--listen", "10.0.0.1", "f.yaml"]),
+    (["check-rdma", "--listen", "f.yaml"], ["check-rdma", "--listen=", "f.yaml"]),
+    (["check-rdma", "--json"], ["check-rdma", "--json"]),
+    (["up", "--listen"], ["up", "--listen"]),
+])  # fmt: skip
+def test_listen_may_stand_without_an_address(typed: list[str], given: list[str]) -> None:
+    assert listen_alone(typed) == given
