@@ -14,11 +14,6 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dynctl"
 
 PURE = (
-    "dynctl.fabric.conclude",
-    "dynctl.fabric.peer.address",
-    "dynctl.fabric.peer.handshake",
-    "dynctl.fabric.peer.messages",
-    "dynctl.fabric.sizes",
     "dynctl.environ",
     "dynctl.errors",
     "dynctl.topology*",
@@ -35,7 +30,12 @@ PURE = (
     "dynctl.hardware.xml_tree",
     "dynctl.fabric.checks*",
     *("dynctl.fabric.probe.ends", "dynctl.fabric.probe.judge", "dynctl.fabric.probe.rows"),
+    "dynctl.fabric.conclude",
+    "dynctl.fabric.peer.address",
+    "dynctl.fabric.peer.handshake",
+    "dynctl.fabric.peer.messages",
     "dynctl.fabric.report",
+    "dynctl.fabric.sizes",
     "dynctl.fabric.ucx_log",
     "dynctl.fabric.verdict",
     "dynctl.telemetry*",
@@ -63,23 +63,13 @@ NOT_PURE = (
     "dynctl.fabric.checks.tree",
 )
 PURE_LIBRARIES = {
-    *(
-        "__future__",
-        "collections",
-        "contextlib",
-        "dataclasses",
-        "enum",
-        "fractions",
-        "hashlib",
-        "heapq",
-        "hmac",
-        "http",
-    ),
+    *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
     *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
     *(
         "functools",
         "difflib",
         "textwrap",
+        "hmac",
         "httptools",
         "msgspec",
         "prometheus_client",
@@ -272,18 +262,8 @@ def test_the_engine_is_never_imported() -> None:
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    declared = {
-        "httptools",
-        "httpx",
-        "jinja2",
-        "msgspec",
-        "prometheus_client",
-        "psutil",
-        "pydantic",
-        "pydantic_core",
-        "pynvml",
-    }
-    declared |= {"yaml", "rich", "typer", "uvloop", "dynctl", *sys.stdlib_module_names}
+    declared = {"httptools", "httpx", "msgspec", "prometheus_client", "psutil", "pydantic", "pydantic_core", "pynvml"}
+    declared |= {"jinja2", "yaml", "rich", "typer", "uvloop", "dynctl", *sys.stdlib_module_names}
     for module in set(TREES) - IN_ENGINE:
         assert {item.module.split(".")[0] for item in imports(TREES[module])} <= declared, module
 
