@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from dynctl.errors import HostError
-from dynctl.plan.placement.gpus import Pool, cliques
+from dynctl.plan.placement.cliques import cliques
+from dynctl.plan.placement.gpus import Pool
 from dynctl.plan.placement.units import Unit, remedy, unavailable
 from dynctl.plan.placement.wanted import Wanted
 

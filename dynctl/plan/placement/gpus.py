@@ -11,25 +11,16 @@ import functools
 import heapq
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from dynctl.engines.spec import Role
-from dynctl.hardware.values import Gpu, nvlink_width
+from dynctl.plan.placement.cliques import Clique, cliques
 from dynctl.plan.placement.nics import Nearest
 from dynctl.plan.placement.units import Unit
 
 SYS_RANK = 4
 Look = TypeVar("Look", bound=tuple[float, ...])
-
-
-class Clique(NamedTuple):
-    """NVLink peers of one kind (`linked`), all GPUs of that kind without a peer, or all MIG slices of one profile."""
-
-    number: int
-    kind: str
-    linked: bool
-    sliced: bool
 
 
 class _Table(Generic[Look]):
@@ -119,17 +110,17 @@ class _Cell:
             taken += self._take_from(at, list(itertools.islice(self._groups[at].free.values(), rest)))
         return taken
 
-    def use(self, nearest: Nearest, count: int) -> None:
-        """So many more GPUs use NICs that units with these nearest ones could."""
-        group = self._groups[self._of[nearest]]
+    def use(self, at: int, count: int) -> None:
+        """So many more GPUs use NICs that the units of this group could."""
+        group = self._groups[at]
         if not group.used:
             self.unused -= len(group.free)
         group.used += count
-        self._update(self._of[nearest])
+        self._update(at)
 
-    def nearest(self) -> Iterable[Nearest]:
-        """The sets of nearest NICs that its units have."""
-        return self._of
+    def groups(self) -> Iterable[tuple[Nearest, int]]:
+        """The sets of nearest NICs that its units have, with the number of the group of each."""
+        return self._of.items()
 
     def _take_from(self, at: int, chosen: list[Unit]) -> list[Unit]:
         group = self._groups[at]
@@ -166,11 +157,7 @@ class Pool:
                 self._in_clique[clique].append(at)
             self._cells[at].add(unit)
             self._cell_of[unit.device] = at
-        self._users: dict[str, list[tuple[int, Nearest]]] = defaultdict(list)
-        for at, cell in enumerate(self._cells):
-            for nearest in cell.nearest():
-                for name in nearest.names:
-                    self._users[name].append((at, nearest))
+        self._alike = _overlaps((at, *group) for at, cell in enumerate(self._cells) for group in cell.groups())
         # with one clique there is nothing to prefer
         self._several = sum(clique.linked for clique in self._in_clique) > 1
         for at in range(len(self._cells)):
@@ -219,8 +206,8 @@ class Pool:
         self._seated[clique][role] += 1
         changed = set(self._in_clique[clique] if self._several else (at,))
         for nearest, count in Counter(unit.nearest for unit in taken).items():
-            for other, theirs in dict.fromkeys(user for name in nearest.names for user in self._users[name]):
-                self._cells[other].use(theirs, count)
+            for other, group in self._alike[nearest]:
+                self._cells[other].use(group, count)
                 changed.add(other)
         for other in changed:
             self._update(other)
@@ -236,31 +223,21 @@ class Pool:
         self._table.put(at, (sliced, alone, ahead, cell.rank, cell.unused, cell.free))
 
 
-def cliques(found: Sequence[Unit]) -> list[Clique]:
-    """For each unit the set of GPUs that it is in, all of them NVLink peers of each other; slices have no NVLink."""
-    whole = {unit.gpu.index: unit.gpu for unit in found if unit.mig is None}
-    of: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    for index, gpu in whole.items():
-        of[index] = _joined(gpu, whole, of, sizes)
-        sizes[of[index]] = sizes.get(of[index], 0) + 1
-    out = []
-    for unit in found:
-        number = of.get(unit.gpu.index, 0) if unit.mig is None else 0
-        linked = unit.mig is None and sizes[number] > 1
-        kind = unit.gpu.name if unit.mig is None else unit.mig.profile or ""
-        # GPUs without a peer are one set: among them NVLink does not decide
-        out.append(Clique(number if linked else -1, kind, linked, unit.mig is not None))
-    return out
-
-
-def _joined(gpu: Gpu, whole: Mapping[int, Gpu], of: Mapping[int, int], sizes: Mapping[int, int]) -> int:
-    """The number of the clique that this GPU joins: 0 is the one behind the NVSwitches."""
-    if gpu.nvswitch_links:
-        return 0
-    peers = Counter(of[peer] for peer in gpu.nvlinks if peer in of and nvlink_width(gpu, whole[peer]))
-    full = [number for number, count in peers.items() if count == sizes[number]]
-    return max(full, key=lambda number: (sizes[number], -number)) if full else max(sizes, default=0) + 1
+def _overlaps(groups: Iterable[tuple[int, Nearest, int]]) -> dict[Nearest, list[tuple[int, int]]]:
+    """For each set of nearest NICs the groups, by cell and number, that could use one of these NICs too."""
+    holders: dict[Nearest, list[tuple[int, int]]] = defaultdict(list)
+    for cell, nearest, group in groups:
+        holders[nearest].append((cell, group))
+    sets = list(holders)
+    with_nic: dict[str, list[int]] = defaultdict(list)
+    for number, nearest in enumerate(sets):
+        for name in nearest.names:
+            with_nic[name].append(number)
+    return {
+        nearest: [one for number in sorted({n for name in nearest.names for n in with_nic[name]})
+                  for one in holders[sets[number]]]
+        for nearest in sets
+    }  # fmt: skip
 
 
 def _group_score(rest: int, look: tuple[float, float, float]) -> tuple[float, ...]:
