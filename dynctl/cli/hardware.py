@@ -14,9 +14,9 @@ def hardware(file: Path | None, *, as_json: bool) -> int:
 
         machine = imports.load(file)
     else:
-        from dynctl.hardware.discover import discover
+        from dynctl.preflight.gather import this_machine
 
-        machine = discover()
+        machine = this_machine()
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(machine), indent=1).decode())  # noqa: T201
         return 0

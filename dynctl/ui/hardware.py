@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dynctl.hardware.distance import gpu_distance, nic_distance
-from dynctl.hardware.values import Gpu, Hardware, Nic, NicPort, cpu_list, nvlink_width
+from dynctl.hardware.values import Gpu, Hardware, Limits, Nic, NicPort, cpu_list, nvlink_width
 from dynctl.ui.figures import UNKNOWN, format_bytes
 
 WIDEST_MATRIX = 64
@@ -14,7 +14,7 @@ WIDEST_MATRIX = 64
 
 def hardware_text(machine: Hardware) -> str:
     """The whole machine. What is not known is a dash."""
-    parts = [_head(machine)]
+    parts = [_head(machine), *_limits(machine)]
     if machine.gpus:
         rows = [list(_gpu(gpu, machine)) for gpu in machine.gpus]
         parts += ["", *_table(["GPU", "name", "memory", "NUMA", "PCI", "NVLink", "held by", "UUID"], rows)]
@@ -44,6 +44,20 @@ def _head(machine: Hardware) -> str:
     return "  ".join(known)
 
 
+def _limits(machine: Hardware) -> Iterator[str]:
+    """What bounds a process here; nothing of a machine that was not looked at."""
+    limits = machine.limits
+    if limits == Limits():
+        return
+    locked = "unlimited" if limits.memlock_unlimited else _size(limits.memlock_bytes or 0)
+    words = [f"locked memory {locked}", f"open files {limits.nofile or 'unlimited'}"]
+    words += [f"shared memory {_size(limits.shm_bytes)}"] if limits.shm_bytes else []
+    words += [f"cgroup: {limits.cpu_quota:g} cores' time"] if limits.cpu_quota else []
+    words += [f"cgroup: {_size(limits.memory_bytes)} memory"] if limits.memory_bytes else []
+    words += [f"container ({limits.container})"] if limits.container else []
+    yield "  ".join(words)
+
+
 def _gpu(gpu: Gpu, machine: Hardware) -> Iterator[str]:
     yield str(gpu.index)
     yield gpu.lost or (f"{gpu.name or UNKNOWN}, {len(gpu.mig)} MIG slices" if gpu.mig else gpu.name or UNKNOWN)
@@ -53,8 +67,9 @@ def _gpu(gpu: Gpu, machine: Hardware) -> Iterator[str]:
     widths = [nvlink_width(gpu, other) for other in machine.gpus if other.index != gpu.index]
     peers = [width for width in widths if width]
     yield f"{max(peers)} to {len(peers)} peers" if peers else "none"
+    of_slices = (holder for slice_ in gpu.mig for holder in slice_.holders)
     told = machine.source in {"discovered", "snapshot"}
-    yield ", ".join(holder.text() for holder in gpu.holders) or ("nobody" if told else UNKNOWN)
+    yield ", ".join(holder.text() for holder in (*gpu.holders, *of_slices)) or ("nobody" if told else UNKNOWN)
     yield gpu.uuid
 
 

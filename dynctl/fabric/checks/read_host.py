@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dynctl.fabric.checks.tree import can_open, link, read
 from dynctl.fabric.checks.values import Host, Reading
-from dynctl.hardware.discover import cma
+from dynctl.hardware.cma import cma
 
 PEERMEM = (
     "sys/module/nvidia_peermem/version",

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynctl.hardware import cma as cma_module
 from dynctl.hardware import discover as module
-from dynctl.hardware.discover import cma, discover, rdma_devices
+from dynctl.hardware.cma import cma
+from dynctl.hardware.discover import discover
+from dynctl.hardware.rdma import rdma_devices
 from dynctl.hardware.values import Hardware, Nic, NicPort, cpu_list, parse_cpu_list
 
 ACTIVE, DOWN = ("4: ACTIVE", "5: LinkUp"), ("1: DOWN", "3: Disabled")
@@ -95,21 +98,21 @@ def yama(root: Path, scope: str | None, capabilities: str = "0000000000000000") 
 def test_yama(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str | None, capabilities: str, allowed: bool, reason: str
 ) -> None:
-    monkeypatch.setattr(module, "_can_write_own_memory", lambda: True)
+    monkeypatch.setattr(cma_module, "_can_write_own_memory", lambda: True)
     found = cma(yama(tmp_path, scope, capabilities))
     assert found.allowed is allowed
     assert reason in found.reason
 
 
 def test_a_kernel_that_refuses_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_can_write_own_memory", lambda: False)
+    monkeypatch.setattr(cma_module, "_can_write_own_memory", lambda: False)
     found = cma(yama(tmp_path, "0"))
     assert not found.allowed
     assert "process_vm_writev" in found.reason
 
 
 def test_the_call_itself_gives_an_answer() -> None:
-    assert module._can_write_own_memory() in (True, False)
+    assert cma_module._can_write_own_memory() in (True, False)
 
 
 # the whole
@@ -126,7 +129,7 @@ def test_this_machine(tmp_path: Path) -> None:
 
 def test_nvml_is_asked_only_where_a_driver_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(module.nvml, "discover", lambda: asked.append(1) or module.nvml.NvmlView(driver="580"))
+    monkeypatch.setattr(module.nvml, "discover", lambda *_: asked.append(1) or module.nvml.NvmlView(driver="580"))
     assert discover(tmp_path).driver is None
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidiactl").touch()

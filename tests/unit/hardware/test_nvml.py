@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dynctl.hardware.holders import HOST_PID_NAMESPACE
 from dynctl.hardware.nvml import NvmlView, discover, has_driver, used_bytes
 
 GIB = 1 << 30
@@ -19,12 +20,17 @@ class NVMLError(Exception):
     """What every call of the stand-in raises where the driver would refuse."""
 
 
+class Slice(str):
+    """Handle of a MIG slice: its profile."""
+
+
 class Driver:
     """So many GPUs. `links` maps a GPU to the remote bus ids of its active links; None: the link ends in a switch."""
 
     NVMLError = NVMLError
     NVML_NVLINK_MAX_LINKS = 4
     NVML_FEATURE_ENABLED = 1
+    NVML_DEVICE_MIG_ENABLE = 1
 
     def __init__(self, count: int = 2, **changes: Any) -> None:
         self.count = count
@@ -32,6 +38,7 @@ class Driver:
         self.lost: set[int] = set()
         self.refused: set[str] = set()
         self.pids: dict[int, list[int]] = {}
+        self.slices: dict[int, dict[int, str]] = {}
         self.open = 0
         vars(self).update(changes)
 
@@ -68,12 +75,14 @@ class Driver:
         return int(uuid.removeprefix("GPU-"))
 
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
-        return f"GPU-{handle}"
+        return f"MIG-{handle}" if isinstance(handle, Slice) else f"GPU-{handle}"
 
     def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
-        return "NVIDIA H200"
+        return f"NVIDIA H200 MIG {handle}" if isinstance(handle, Slice) else "NVIDIA H200"
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
+        if isinstance(handle, Slice):
+            return PEER(total=int(handle.partition(".")[2][:-2]) * GIB, used=0)
         return PEER(total=141 * GIB, used=(handle + 1) * GIB)
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
@@ -84,6 +93,19 @@ class Driver:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:  # noqa: N802
         return [PEER(pid=pid) for pid in self.pids.get(handle, ())]
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:  # noqa: N802
+        if handle not in self.slices:
+            raise NVMLError("not supported")
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: int) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: int, slot: int) -> Any:  # noqa: N802
+        if slot not in self.slices[handle]:
+            raise NVMLError("not found")
+        return Slice(self.slices[handle][slot])
 
     def nvmlDeviceGetNvLinkState(self, handle: int, link: int) -> int:  # noqa: N802
         if link >= len(self.links.get(handle, ())):
@@ -103,9 +125,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     return put
 
 
-def test_what_a_driver_reports(install: Any) -> None:
+def test_what_a_driver_reports(install: Any, tmp_path: Path) -> None:
     driver = install(Driver(2, pids={1: [77, 78]}))
-    found = discover()
+    for pid in (77, 78):
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+    (tmp_path / "proc/self/ns").mkdir(parents=True)
+    (tmp_path / "proc/self/ns/pid").symlink_to(HOST_PID_NAMESPACE)
+    found = discover(tmp_path)
     assert (found.driver, found.cuda) == ("580.65.06", "13.2")
     first, second = found.gpus
     assert (first.index, first.uuid, first.name, first.memory_bytes) == (0, "GPU-0", "NVIDIA H200", 141 * GIB)
@@ -125,9 +151,11 @@ def test_links_into_a_switch_reach_every_gpu(install: Any) -> None:
     assert [(gpu.nvlinks, gpu.nvswitch_links) for gpu in discover().gpus] == [({}, 2)] * 4
 
 
-def test_a_gpu_that_fell_off_the_bus_is_not_there(install: Any) -> None:
+def test_a_gpu_that_fell_off_the_bus_is_named_lost(install: Any) -> None:
     install(Driver(3, lost={1}))
-    assert [gpu.index for gpu in discover().gpus] == [0, 2]
+    found = discover().gpus
+    assert [(gpu.index, gpu.lost) for gpu in found] == [(0, None), (1, "GPU is lost"), (2, None)]
+    assert found[1].memory_bytes == 0
 
 
 @pytest.mark.parametrize("call", [
@@ -140,11 +168,42 @@ def test_what_a_driver_does_not_know_is_left_open(install: Any, call: str) -> No
     assert [gpu.uuid for gpu in discover().gpus] == ["GPU-0", "GPU-1"]
 
 
-@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"])
+@pytest.mark.parametrize("call", ["nvmlInit", "nvmlDeviceGetCount"])
 def test_a_driver_that_does_not_answer_has_no_gpus(install: Any, call: str) -> None:
     driver = install(Driver(2, refused={call}))
     assert discover().gpus == ()
     assert driver.open == 0
+
+
+@pytest.mark.parametrize("call", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"])
+def test_a_driver_that_knows_no_gpu_any_more_has_lost_them(install: Any, call: str) -> None:
+    driver = install(Driver(2, refused={call}))
+    assert [gpu.lost for gpu in discover().gpus] == [call, call]
+    assert driver.open == 0
+
+
+def test_slices_of_a_gpu(install: Any) -> None:
+    install(Driver(2, slices={1: {0: "3g.71gb", 2: "1g.18gb"}}))
+    whole, sliced = discover().gpus
+    assert (whole.mig_enabled, whole.mig) == (False, ())
+    assert sliced.mig_enabled
+    assert [(slice_.index, slice_.uuid, slice_.profile, slice_.memory_bytes) for slice_ in sliced.mig] == [
+        (0, "MIG-3g.71gb", "3g.71gb", 71 * GIB),
+        (2, "MIG-1g.18gb", "1g.18gb", 18 * GIB),
+    ]
+
+
+def test_a_gpus_place_is_read_from_sysfs(install: Any, tmp_path: Path) -> None:
+    install(Driver(1))
+    real = tmp_path / "sys/devices/pci0000:15/0000:15:01.0/0000:18:00.0"
+    real.mkdir(parents=True)
+    (real / "numa_node").write_text("1\n")
+    (real / "local_cpulist").write_text("0-3,8\n")
+    (tmp_path / "sys/bus/pci/devices").mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices/0000:18:00.0").symlink_to(real)
+    (gpu,) = discover(tmp_path).gpus
+    assert gpu.pci_path == ("pci0000:15", "0000:15:01.0", "0000:18:00.0")
+    assert (gpu.numa, gpu.cores) == (1, (0, 1, 2, 3, 8))
 
 
 @pytest.mark.parametrize(("file", "there"), [("dev/nvidiactl", True), ("dev/dxg", True), ("dev/null", False)])
