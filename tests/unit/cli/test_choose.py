@@ -27,7 +27,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on(machine: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discover, "discover", lambda: machine)
+    monkeypatch.setattr(discover, "discover", lambda **_: machine)
 
 
 @pytest.mark.parametrize(

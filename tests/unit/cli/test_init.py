@@ -32,7 +32,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda machine: monkeypatch.setattr(discover, "discover", lambda: machine)
+    return lambda machine: monkeypatch.setattr(discover, "discover", lambda **_: machine)
 
 
 def of(count: int, memory_gib: int = 141, **changes: Any) -> Hardware:
