@@ -114,28 +114,37 @@ def _behind_one_switch(a: Prefix, b: Prefix) -> bool:
 def spread(wanted: Sequence[Nearest], held: Mapping[str, int]) -> list[tuple[str, ...]]:
     """NICs for each of these GPUs, all among its nearest. `held`: GPUs that each NIC carries already, by pins.
 
-    GPUs with the same nearest NICs get as many as there are for each, never one twice; where there are fewer NICs than
-    GPUs, no NIC carries more than ceil(GPUs/NICs). Neighbours share, so that a worker rather shares with itself.
+    First every GPU gets one, who has the least choice first; where there are fewer NICs than GPUs, neighbours share, so
+    that a worker rather shares with itself. What nobody needed is then dealt out, as many to each of those with
+    the same nearest NICs. So no NIC carries more than ceil(GPUs/NICs) of those that it is nearest to.
     """
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for at, nearest in enumerate(wanted):
         alike[nearest.names].append(at)
+    groups = sorted(((n, m) for n, m in alike.items() if n), key=lambda group: (len(group[0]), group[1][0]))
     load = dict(held)
+    parts: dict[int, list[str]] = {}
     given: list[tuple[str, ...]] = [()] * len(wanted)
-    # who has the least choice chooses first
-    for names, members in sorted(alike.items(), key=lambda item: (len(item[0]), item[1][0])):
-        if not names:
-            continue
-        free = [name for name in names if not load.get(name)]
-        if each := len(free) // len(members):
-            parts = [tuple(free[at * each : (at + 1) * each]) for at in range(len(members))]
-        else:
-            parts = [(name,) for name in _least_loaded(names, load, len(members))]
-        for at, part in zip(members, parts, strict=True):
-            given[at] = part
-            for name in part:
-                load[name] = load.get(name, 0) + 1
+    for names, members in groups:
+        for at, part in zip(members, _parts(names, load, len(members)), strict=True):
+            parts[at] = part
+            load[part[0]] = load.get(part[0], 0) + 1
+    for _, members in groups:
+        more = {at: [name for name in parts[at][1:] if not load.get(name)] for at in members}
+        each = min(map(len, more.values()))
+        for at in members:
+            given[at] = (parts[at][0], *more[at][:each])
+            load |= dict.fromkeys(more[at][:each], 1)
     return given
+
+
+def _parts(names: Sequence[str], load: Mapping[str, int], count: int) -> list[list[str]]:
+    """Equal shares of the NICs that carry nothing yet; where there are too few, one that is least loaded for each."""
+    free = [name for name in names if not load.get(name)]
+    each = len(free) // count
+    if not each:
+        return [[name] for name in _least_loaded(names, load, count)]
+    return [free[at * each : (at + 1) * each] for at in range(count)]
 
 
 def _least_loaded(names: Sequence[str], load: Mapping[str, int], count: int) -> list[str]:

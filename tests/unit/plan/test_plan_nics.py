@@ -191,6 +191,12 @@ def test_nearest_unshared_and_always_the_same(hardware: Hardware, decodes: int) 
     assert len(ports) == len(set(ports))
 
 
+def test_nobody_takes_a_second_nic_while_another_has_none() -> None:
+    few, more = Nearest(names=("a", "b"), distance="PIX"), Nearest(names=("a", "b", "c"), distance="NODE")
+    assert spread([more, few, more], {}) == [("b",), ("a",), ("c",)]
+    assert spread([few], {}) == [("a", "b")]
+
+
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_an_even_spread(gpus: int, nics: int) -> None:
     names = tuple(f"n{at}" for at in range(nics))
