@@ -6,13 +6,14 @@ import os
 import socket
 from pathlib import Path
 
-from dynctl.hardware import nvml, sysfs
+from dynctl.hardware import nvml
 from dynctl.hardware.cma import cma
 from dynctl.hardware.holders import HolderLookup, Runs, no_runs
 from dynctl.hardware.limits import limits
 from dynctl.hardware.nic_use import assign_uses
 from dynctl.hardware.numa import allowed_cores, numa_nodes
 from dynctl.hardware.rdma import rdma_devices
+from dynctl.hardware.routes import default_route
 from dynctl.hardware.values import Hardware
 
 
@@ -35,9 +36,3 @@ def discover(root: Path = Path("/"), runs: Runs = no_runs) -> Hardware:
         driver=gpus.driver,
         cuda=gpus.cuda,
     )
-
-
-def default_route(root: Path) -> frozenset[str]:
-    """Interfaces that an IPv4 default route runs over (/proc/net/route: destination and mask are zero)."""
-    rows = (line.split() for line in (sysfs.text(root / "proc/net/route") or "").splitlines()[1:])
-    return frozenset(row[0] for row in rows if len(row) > 7 and row[1] == row[7] == "00000000")

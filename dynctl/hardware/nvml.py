@@ -133,7 +133,7 @@ class _Lost(NamedTuple):
 
 
 def _nvlinks(nvml: Any, handle: Any, addresses: dict[str, int]) -> tuple[dict[int, int], int]:
-    """Active links by peer, and how many end in a switch (or in anything else that is no GPU of this machine)."""
+    """Active links by peer, and how many end in a switch. A link to a GPU that is lost is neither."""
     peers: dict[int, int] = {}
     switched = 0
     for link in range(nvml.NVML_NVLINK_MAX_LINKS):
@@ -141,10 +141,10 @@ def _nvlinks(nvml: Any, handle: Any, addresses: dict[str, int]) -> tuple[dict[in
             continue
         remote = _ask(nvml, nvml.nvmlDeviceGetNvLinkRemotePciInfo, handle, link)
         index = addresses.get(_address(remote.busId)) if remote else None
-        if index is None:
-            switched += 1
-        else:
+        if index is not None:
             peers[index] = peers.get(index, 0) + 1
+        elif _ask(nvml, nvml.nvmlDeviceGetNvLinkRemoteDeviceType, handle, link) != nvml.NVML_NVLINK_DEVICE_TYPE_GPU:
+            switched += 1
     return peers, switched
 
 

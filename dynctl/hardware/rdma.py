@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ def _nic(root: Path, path: Path) -> Nic:
     device = path / "device"
     pci = sysfs.pci_device(root, device)
     netdevs = tuple(sysfs.names(device / "net"))
-    software = not device.exists()
+    software = not sysfs.exists(device)
     return Nic(
         name=path.name,
         pci=pci.address,
@@ -39,22 +40,28 @@ def _nic(root: Path, path: Path) -> Nic:
             if number.isdecimal()
         ),
         netdevs=netdevs,
-        virtual=(device / "physfn").exists(),
+        virtual=sysfs.exists(device / "physfn"),
+        pci_id=_pci_id(device),
         bond=_bond(root, path.name, netdevs),
         use="unusable" if software else "kv",
         use_reason="software RDMA: there is no device behind it" if software else None,
     )
 
 
+def _pci_id(device: Path) -> str | None:
+    vendor, model = sysfs.text(device / "vendor"), sysfs.text(device / "device")
+    return f"{vendor.removeprefix('0x')}:{model.removeprefix('0x')}".lower() if vendor and model else None
+
+
 def _bond(root: Path, name: str, netdevs: tuple[str, ...]) -> str | None:
     """The bond its interfaces belong to; a device that stands for a bond is called so by its driver (`mlx5_bond_0`)."""
     for netdev in netdevs:
         net = root / "sys/class/net" / netdev
-        if (net / "bonding").is_dir():
+        if sysfs.exists(net / "bonding"):
             return netdev
         master = net / "master"
-        if (master / "bonding").is_dir():
-            return master.resolve().name
+        if sysfs.exists(master / "bonding"):
+            return os.path.basename(os.path.realpath(master))
     return name if "_bond" in name else None
 
 

@@ -53,6 +53,11 @@ def names(path: Path) -> list[str]:
         return []
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file; no where that can't be told (`Path.exists` raises on EACCES)."""
+    return os.path.exists(path)
+
+
 def pci_device(root: Path, device: Path) -> PciDevice:
     """The PCI device behind a `device` link, or a directory of /sys/bus/pci/devices."""
     numa = integer(device / "numa_node")

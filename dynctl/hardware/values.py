@@ -106,7 +106,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """One RDMA device (`mlx5_0`).
 
     `virtual`: an SR-IOV virtual function; `bond`: the bond its netdevs are slaves of, or it is itself;
-    `use_reason`: why it has that `use`.
+    `use_reason`: why it has that `use`; `pci_id`: vendor and device (`15b3:1021`).
     """
 
     name: str
@@ -117,6 +117,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     netdevs: tuple[str, ...] = ()
     virtual: bool = False
     bond: str | None = None
+    pci_id: str | None = None
     use: NicUse = "kv"
     use_reason: str | None = None
 

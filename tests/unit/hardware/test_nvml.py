@@ -30,6 +30,7 @@ class Driver:
     NVMLError = NVMLError
     NVML_NVLINK_MAX_LINKS = 4
     NVML_FEATURE_ENABLED = 1
+    NVML_NVLINK_DEVICE_TYPE_GPU = 0
     NVML_DEVICE_MIG_ENABLE = 1
 
     def __init__(self, count: int = 2, **changes: Any) -> None:
@@ -112,6 +113,9 @@ class Driver:
             raise NVMLError("not supported")
         return 1
 
+    def nvmlDeviceGetNvLinkRemoteDeviceType(self, handle: int, link: int) -> int:  # noqa: N802
+        return 2 if self.links[handle][link] is None else 0
+
     def nvmlDeviceGetNvLinkRemotePciInfo(self, handle: int, link: int) -> Any:  # noqa: N802
         return PEER(busId=(self.links[handle][link] or "00000000:C3:00.0").encode())
 
@@ -156,6 +160,17 @@ def test_a_gpu_that_fell_off_the_bus_is_named_lost(install: Any) -> None:
     found = discover().gpus
     assert [(gpu.index, gpu.lost) for gpu in found] == [(0, None), (1, "GPU is lost"), (2, None)]
     assert found[1].memory_bytes == 0
+
+
+def test_links_to_a_lost_gpu_are_no_links_to_a_switch(install: Any) -> None:
+    """Else the two that remain would look like peers by that switch."""
+    install(Driver(3, lost={2}, links={0: ["00000000:1A:00.0"] * 2, 1: ["00000000:1A:00.0"] * 2}))
+    assert [(gpu.nvlinks, gpu.nvswitch_links) for gpu in discover().gpus] == [({}, 0)] * 3
+
+
+def test_a_driver_that_does_not_tell_what_a_link_ends_in(install: Any) -> None:
+    install(Driver(1, refused={"nvmlDeviceGetNvLinkRemoteDeviceType"}, links={0: [None]}))
+    assert discover().gpus[0].nvswitch_links == 1
 
 
 @pytest.mark.parametrize("call", [
