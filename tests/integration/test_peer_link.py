@@ -47,6 +47,7 @@ async def listening(
         async with asyncio.timeout(20):
             await serving
     finally:
+        await asyncio.wait({other}, timeout=0.2)  # asyncio leaks a connection that is cancelled while it is made
         other.cancel()
         await asyncio.gather(other, return_exceptions=True)
 
