@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 
@@ -61,6 +62,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def check_rdma(file: Path | None, sets: list[str], options: CheckOptions) -> int:
     """The exit code: 0 ok, 4 not ok. DynctlError for a wrong command line, a host that can't try, or a lost peer."""
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, _terminated)
     topology = choose.topology(file, [*sets, *([f"transport.require={options.require}"] if options.require else [])])
     asked = _understood(topology, options)
     page = _page_target(options.report)
@@ -81,6 +83,11 @@ def check_rdma(file: Path | None, sets: list[str], options: CheckOptions) -> int
     if page:
         _write_page(page, report, hardware)
     return 0 if report.ok else 4
+
+
+def _terminated(*_: object) -> NoReturn:
+    """Unwinds, so that probes end with it; as pid 1 of a container it would not hear SIGTERM at all otherwise."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _understood(topology: Topology, options: CheckOptions) -> Asked:

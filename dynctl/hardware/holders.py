@@ -79,8 +79,10 @@ class HolderLookup:
             return False
 
     def _command(self, pid: int) -> str | None:
-        line = (sysfs.text(self._proc / str(pid) / "cmdline") or "").replace("\0", " ").strip()
-        return line[:COMMAND_CHARACTERS] or sysfs.text(self._proc / str(pid) / "comm")
+        """The program, or the module it runs; other arguments may hold secrets, and snapshots are passed on."""
+        argv = (sysfs.text(self._proc / str(pid) / "cmdline") or "").split("\0")
+        words = [os.path.basename(argv[0].strip()), *(argv[1:3] if argv[1:2] == ["-m"] else ())]
+        return " ".join(words)[:COMMAND_CHARACTERS] or sysfs.text(self._proc / str(pid) / "comm")
 
     def _run_id(self, pid: int) -> str | None:
         mark = f"{RUN_ID_VARIABLE}="

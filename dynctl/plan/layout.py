@@ -64,13 +64,13 @@ def choose_layout(hardware: Hardware, model: str, size: ModelSize | None) -> Lay
     count, memory, reasons = len(memories), known or ASSUMED_BYTES, [_counted(hardware, len(memories))]
     if not known:
         reasons.append("the GPUs' memory is not known from this description: 80 GiB each is assumed, a guess")
-    tp = 1
+    tp = _smallest_tp(size, count, memory, model) if size else 1
+    pools, why = _pools(count, tp, memory, size, sliced=_sliced(hardware))
     if size is None:
         reasons.append("the model's size is not known: tp 1 is a guess")
     else:
-        tp = _smallest_tp(size, count, memory, model)
-        reasons += _fits(size, tp, memory)
-    pools, why = _pools(count, tp, memory, size, sliced=_sliced(hardware))
+        part = next(iter(pools.values())).share or MEMORY_UTILIZATION
+        reasons += _fits(size, tp, memory, part)
     return Layout(pools=pools, reasons=(*reasons, why))
 
 
@@ -129,8 +129,8 @@ def _room(size: ModelSize, tp: int, memory: int, part: float) -> float:
     return part * memory - size.weight_bytes / tp - RUNTIME_BYTES
 
 
-def _fits(size: ModelSize, tp: int, memory: int) -> list[str]:
-    room = _room(size, tp, memory, MEMORY_UTILIZATION)
+def _fits(size: ModelSize, tp: int, memory: int, part: float) -> list[str]:
+    room = _room(size, tp, memory, part)
     each = size.kv_bytes_per_gpu(tp)
     tokens = f", about {room / each:,.0f} tokens" if each else ""
     smaller = [less for less in (1, 2, 4, 8) if less < tp and size.splits(less)]

@@ -97,6 +97,14 @@ def test_holders_on_a_host(tmp_path: Path) -> None:
     assert found[2].text() == "pid 3 (VLLM::EngineCore, orphan of run 'b')"
 
 
+def test_a_holders_arguments_are_not_shown(tmp_path: Path) -> None:
+    namespace(tmp_path, HOST_PID_NAMESPACE)
+    write(tmp_path, {"proc/1/cmdline": "/usr/bin/python3\0-m\0vllm\0--api-key\0hush\0", "proc/1/environ": ""})
+    write(tmp_path, {"proc/2/cmdline": "", "proc/2/comm": "kworker\n", "proc/2/environ": ""})
+    look = HolderLookup(tmp_path, no_runs)
+    assert [look.holder(pid).command for pid in (1, 2)] == ["python3 -m vllm", "kworker"]
+
+
 def test_in_a_container_a_host_pid_is_nobody_here(tmp_path: Path) -> None:
     """The same number is another process: never an orphan, unless it has the device open."""
     namespace(tmp_path, "pid:[4026532001]")
