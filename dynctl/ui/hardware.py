@@ -15,9 +15,13 @@ WIDEST_MATRIX = 64
 def hardware_text(machine: Hardware) -> str:
     """The whole machine. What is not known is a dash."""
     parts = [_head(machine), *_limits(machine)]
+    if machine.cma.reason != "not looked up":
+        parts.append(f"CMA {'allowed' if machine.cma.allowed else 'refused'} ({machine.cma.reason})")
     if machine.gpus:
         rows = [list(_gpu(gpu, machine)) for gpu in machine.gpus]
-        parts += ["", *_table(["GPU", "name", "memory", "NUMA", "PCI", "NVLink", "held by", "UUID"], rows)]
+        parts += ["", *_table(["GPU", "name", "memory", "NUMA", "PCI", "NVLink"], rows)]
+        rows = [[str(gpu.index), gpu.uuid, _holders(gpu, machine)] for gpu in machine.gpus]
+        parts += ["", *_table(["GPU", "UUID", "held by"], rows)]
     if machine.nics:
         rows = [list(_nic(nic)) for nic in machine.nics]
         parts += ["", *_table(["NIC", "ports", "NUMA", "PCI", "netdevs", "use"], rows)]
@@ -39,8 +43,6 @@ def _head(machine: Hardware) -> str:
     ]
     known += [f"memory {format_bytes(machine.memory_bytes)}"] if machine.memory_bytes else []
     known += [f"driver {machine.driver}, CUDA {machine.cuda or UNKNOWN}"] if machine.driver else []
-    if machine.cma.reason != "not looked up":
-        known.append(f"CMA {'allowed' if machine.cma.allowed else 'refused'} ({machine.cma.reason})")
     return "  ".join(known)
 
 
@@ -67,10 +69,12 @@ def _gpu(gpu: Gpu, machine: Hardware) -> Iterator[str]:
     widths = [nvlink_width(gpu, other) for other in machine.gpus if other.index != gpu.index]
     peers = [width for width in widths if width]
     yield f"{max(peers)} to {len(peers)} peers" if peers else "none"
+
+
+def _holders(gpu: Gpu, machine: Hardware) -> str:
     of_slices = (holder for slice_ in gpu.mig for holder in slice_.holders)
     told = machine.source in {"discovered", "snapshot"}
-    yield ", ".join(holder.text() for holder in (*gpu.holders, *of_slices)) or ("nobody" if told else UNKNOWN)
-    yield gpu.uuid
+    return ", ".join(holder.text() for holder in (*gpu.holders, *of_slices)) or ("nobody" if told else UNKNOWN)
 
 
 def _nic(nic: Nic) -> Iterator[str]:
@@ -95,15 +99,10 @@ def _matrix(machine: Hardware) -> list[str]:
     devices = len(machine.gpus) + len(machine.nics)
     if devices > WIDEST_MATRIX:
         return [f"distances of {devices} devices are left out here; `--json` has them"]
-    header = ["", *(f"GPU{gpu.index}" for gpu in machine.gpus), *(nic.name for nic in machine.nics)]
-    rows = [
-        [
-            f"GPU{gpu.index}",
-            *(_between(gpu, other) for other in machine.gpus),
-            *(nic_distance(gpu, nic) for nic in machine.nics),
-        ]
-        for gpu in machine.gpus
-    ]
+    header = ["", *(f"GPU{gpu.index}" for gpu in machine.gpus)]
+    rows = [[f"GPU{gpu.index}", *(_between(gpu, other) for other in machine.gpus)] for gpu in machine.gpus]
+    # NICs below and not beside: eight of each fit a terminal of 80 columns
+    rows += [[nic.name, *(nic_distance(gpu, nic) for gpu in machine.gpus)] for nic in machine.nics]
     return _table(header, rows)
 
 

@@ -13,24 +13,32 @@ from tests.unit.plan.machines import ACTIVE, INACTIVE, cpu, gpus
 
 def matrix_of(text: str) -> dict[str, list[str]]:
     """The cells of the distance matrix by row."""
-    rows = text[text.index("\n      GPU0") :].split("\n")[2:] if "\n      GPU0" in text else []
-    return {row.split()[0]: row.split()[1:] for row in rows if row.startswith("GPU")}
+    rows = text[text.index("\n        GPU0") :].split("\n")[2:]
+    return {row.split()[0]: row.split()[1:] for row in rows if row.startswith(("GPU", "mlx5_"))}
 
 
 def test_a_matrix_comes_out_as_it_went_in() -> None:
     shown = matrix_of(hardware_text(imports.load(HGX)))
+    names = {f"NIC{at}": f"mlx5_{at}" for at in range(8)}
     wanted = {
-        line.split()[0]: [cell.strip() for cell in line.split("\t")[1:17]]
+        names.get(row := line.split()[0], row): [cell.strip() for cell in line.split("\t")[1:9]]
         for line in HGX.read_text().splitlines()
-        if line.startswith("GPU")
+        if line.startswith(("GPU", "NIC")) and "\t" in line
     }
     assert shown == wanted
+    assert len(shown) == 16
+
+
+def test_a_node_of_eight_gpus_fits_80_columns() -> None:
+    lines = hardware_text(imports.load(HGX)).splitlines()
+    assert max(len(line) for line in lines if not line.startswith("note:")) <= 80
 
 
 def test_what_is_not_known_is_a_dash() -> None:
     text = hardware_text(imports.load(HGX))
     assert "nvidia-smi topo -m  8 GPUs  8 NICs  cores 0-191\n" in text
-    assert "\n3    –     –       0     –    18 to 7 peers  –        GPU-unknown-3\n" in text
+    assert "\n3    –     –       0     –    18 to 7 peers\n" in text
+    assert "\n3    GPU-unknown-3  –\n" in text
     assert "\nmlx5_3  1 ACTIVE  0     –    –        kv\n" in text
     assert "note: a topology matrix tells no port state" in text
 
