@@ -31,6 +31,7 @@ PURE = (
     "dynctl.fabric.checks*",
     *("dynctl.fabric.probe.ends", "dynctl.fabric.probe.judge", "dynctl.fabric.probe.rows"),
     "dynctl.fabric.conclude",
+    "dynctl.fabric.pair_row",
     "dynctl.fabric.peer.address",
     "dynctl.fabric.peer.handshake",
     "dynctl.fabric.peer.messages",

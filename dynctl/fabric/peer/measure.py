@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from dynctl.fabric.pair_row import spread
 from dynctl.fabric.probe.child import Offer, ProbeAgent, ProbeError
 from dynctl.fabric.report import PairReport
 from dynctl.fabric.ucx_log import UcxReader
@@ -85,18 +86,10 @@ def pair_report(
         spread=spread(rates),
         latency_us=statistics.median(move.small_us),
         size_bytes=move.large_bytes,
-        fraction_of_line_rate=rate * 8 / line_gigabits_per_s if line_gigabits_per_s else None,
+        fraction_of_line_rate=rate * 8 / line_gigabits_per_s if line_gigabits_per_s and reached == "rdma" else None,
         error=cause,
         fix=fix,
     )
-
-
-def spread(values: list[float]) -> float | None:
-    """(p90 - p10) / median; None of fewer than two values."""
-    if len(values) < 2:
-        return None
-    tenths = statistics.quantiles(values, n=10, method="inclusive")
-    return (tenths[8] - tenths[0]) / statistics.median(values)
 
 
 def _unknown(reached: Verdict, reader: UcxReader, floor: TransportClass) -> tuple[str, str | None]:

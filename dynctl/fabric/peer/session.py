@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from dynctl.fabric.conclude import conclude, floor_between_nodes, stricter
+from dynctl.fabric.pair_row import pair_row
 from dynctl.fabric.peer.handshake import OTHER, Side
 from dynctl.fabric.peer.link import Link
 from dynctl.fabric.peer.measure import SIZES, Direction, Move, because, measure, pair_report, read
@@ -61,6 +62,7 @@ class Session:
         lines = await self.link.during(self.agent.close())
         pairs = self._reports(moves, lines) if moves else self._failed(ready, theirs)
         rows = [_of(self.names[self.side], row) for row in checks]
+        rows += [self._row(pair) for pair in pairs]
         found = Found(checks=(*rows, *shared, *self._checks), pairs=pairs, ucx=ready.ucx)
         self.link.send(found)
         return self._conclude(found, await self.link.receive(Found))
@@ -148,6 +150,11 @@ class Session:
         rates = (self.own.line_gigabits_per_s, self.peer.line_gigabits_per_s)
         line = min((rate for rate in rates if rate), default=None)
         return tuple(pair_report(self._base(move.direction), move, reader, self.floor(), line) for move in moves)
+
+    def _row(self, pair: PairReport) -> Check:
+        target = f"{pair.from_} -> {pair.to} ({pair.direction})"
+        why = (pair.error,) if pair.error else ()
+        return pair_row(pair, self.floor(), target=target, why=why, fix=pair.fix)
 
     def _failed(self, own: Ready, peer: Ready) -> tuple[PairReport, ...]:
         """The pair of a node that made no transfer."""

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from dynctl.fabric.pair_row import pair_row, spread
 from dynctl.fabric.probe.ends import Direction, Transfer
 from dynctl.fabric.report import Check, PairReport
 from dynctl.fabric.ucx_log import LaneLine, UcxReader
 from dynctl.fabric.verdict import explain, lane_class, meets, verdict
 from dynctl.telemetry.status import Evidence, Verdict
 
-WARN_FRACTION = 0.85
-FAIL_FRACTION = 0.5
-"""Of the line rate."""
 SEEN_BY_NICS = 0.9
 UNSEEN_BY_NICS = 0.5
 """Shares of a transfer's bytes: from the first on it went through the NICs; below the second it did not."""
@@ -133,21 +131,13 @@ def _measured(
         _who(transfer, direction),
         verdict=reached,
         gigabytes_per_s=rate,
-        spread=_spread(rates[largest]),
+        spread=spread(rates[largest]),
         fraction_of_line_rate=rate / line if rate and line else None,
         latency_us=statistics.median(moves.durations_us[smallest]),
         size_bytes=largest,
         gigabytes_per_s_by_size=medians,
         evidence=evidence,
     )
-
-
-def _spread(rates: Sequence[float]) -> float | None:
-    """(p90 - p10) / median; None for less than two."""
-    if len(rates) < 2:
-        return None
-    tenths = statistics.quantiles(rates, n=10, method="inclusive")
-    return (tenths[-1] - tenths[0]) / statistics.median(rates)
 
 
 def _contradiction(
@@ -183,29 +173,5 @@ def _lane_text(line: LaneLine) -> str:
 
 
 def _row(transfer: Transfer, report: PairReport, why: Sequence[str], fix: str | None, *, lenient: bool) -> Check:
-    cause = "; ".join(why) or None
-    fraction = report.fraction_of_line_rate
-    if not meets(report.verdict, transfer.floor):
-        status = "warn" if lenient and report.verdict == "unknown" else "fail"
-    elif fraction is not None and fraction < WARN_FRACTION:
-        status = "fail" if fraction < FAIL_FRACTION else "warn"
-        cause = f"{fraction:.0%} of the line rate of {transfer.line_rate_gigabytes_per_s:.1f} GB/s"
-        fix = "see the rows of these NICs: PCIe width and speed, distance to the GPU, ACS, congestion"
-    else:
-        status = "pass"
-    return Check(
-        id="pair",
-        target=f"{transfer.source.id} -> {transfer.target.id} ({report.direction})",
-        status=status,  # type: ignore[arg-type]
-        observed=_observed(report),
-        expected=f"{transfer.floor} or faster",
-        cause=cause if status != "pass" else None,
-        fix=fix if status != "pass" else None,
-    )
-
-
-def _observed(report: PairReport) -> str:
-    if report.gigabytes_per_s is None:
-        return report.verdict
-    rate = f"{report.verdict}, {report.gigabytes_per_s:.2f} GB/s"
-    return f"{rate} at {(report.size_bytes or 0) >> 10:,} KiB, {report.latency_us:.0f} µs for the smallest"
+    target = f"{transfer.source.id} -> {transfer.target.id} ({report.direction})"
+    return pair_row(report, transfer.floor, target=target, why=why, fix=fix, lenient=lenient)
