@@ -27,10 +27,10 @@ def agree(local: Observed, remote: Observed, need: Need | None = None) -> tuple[
     need = need or Need()
     case = Case(local, need)
     target = f"{local.hostname or 'here'} - {remote.hostname or 'peer'}"
-    rows = [_check(name, target, _alike(case, remote, name)) for name in ("gidsel", "mtu", "qos")]
-    rows += [_check("route", f"{one.nic} to {one.destination}", _route(case, one)) for one in local.routes]
+    rows = [_alike(case, remote, name).row(name, target) for name in ("gidsel", "mtu", "qos")]
+    rows += [_route(case, one).row("route", f"{one.nic} to {one.destination}") for one in local.routes]
     if not local.routes:
-        rows.append(_check("route", target, skip("no RoCE address to route from, or none at the peer")))
+        rows.append(skip("no RoCE address to route from, or none at the peer").row("route", target))
     return tuple(rows)
 
 
@@ -96,15 +96,3 @@ def _route(case: Case, route: Route) -> Finding:
         "(a table for each NIC), or UCX_IB_ROCE_REACHABILITY_MODE=all"
     )
     return Finding("warn", shown, route.netdev, cause, fix)
-
-
-def _check(name: str, target: str, found: Finding) -> Check:
-    return Check(
-        id=name,
-        target=target,
-        status=found.status,
-        observed=found.observed,
-        expected=found.expected,
-        cause=found.cause,
-        fix=found.fix,
-    )

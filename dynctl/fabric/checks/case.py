@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from dynctl.fabric.checks.values import Device, Need, Observed, PciFunction, Port, Since, WorkerNeed
-from dynctl.fabric.report import CheckStatus
+from dynctl.fabric.report import Check, CheckStatus
 
 HOST = "host"
 
@@ -36,6 +36,10 @@ class Finding(NamedTuple):
     def red(self) -> bool:
         """Whether what depends on it can't be judged."""
         return self.status in ("warn", "fail")
+
+    def row(self, name: str, target: str) -> Check:
+        """The answer as a row of the report."""
+        return Check(id=name, target=target, **self._asdict())
 
 
 class Subject(NamedTuple):

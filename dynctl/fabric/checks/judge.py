@@ -55,10 +55,10 @@ def judge(observed: Observed, need: Need, since: Since | None = None) -> tuple[C
         subjects = list(_subjects(case, rule))
         if not subjects:
             blocked = next((before for before in rule.after if (before, HOST) in red), None)
-            rows.append(_row(rule, HOST, because(blocked) if blocked else skip(NOTHING[rule.scope])))
+            rows.append((because(blocked) if blocked else skip(NOTHING[rule.scope])).row(rule.id, HOST))
         for subject in subjects:
             finding = _blocked(rule, subject, red) or rule.judge(case, subject)
-            rows.append(_row(rule, subject.name, finding))
+            rows.append(finding.row(rule.id, subject.name))
             if finding.red:
                 red.add((rule.id, subject.name))
                 red |= {(rule.id, subject.device.name)} if subject.device and rule.scope == "device" else set()
@@ -98,15 +98,3 @@ def _subjects(case: Case, rule: Rule) -> Iterator[Subject]:
         yield from (Subject(name) for name in unknown if not missing)
         if not (observed.devices or missing or unknown):
             yield Subject(HOST)
-
-
-def _row(rule: Rule, name: str, finding: Finding) -> Check:
-    return Check(
-        id=rule.id,
-        target=name,
-        status=finding.status,
-        observed=finding.observed,
-        expected=finding.expected,
-        cause=finding.cause,
-        fix=finding.fix,
-    )
