@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import time
@@ -14,7 +13,7 @@ import httpx
 import msgspec
 
 from dynctl.errors import DynctlError
-from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerEntry, WorkerTable
+from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.ending import Ending
@@ -23,13 +22,13 @@ from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Failed, Gone, Happened, Ready, StatusNow
 from dynctl.runtime.observer import SCRAPE_S, Observer
 from dynctl.runtime.outcome import outcome, tend
+from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore, write_private
-from dynctl.telemetry.status import RunState, RunStatus, SupervisorStatus
-from dynctl.telemetry.summary import run_transport
+from dynctl.telemetry.status import RunState, RunStatus
 
 TAIL_POLL_S = 0.1
 STATUS_S = 0.5
@@ -51,11 +50,10 @@ class Supervisor:
         workers = {spec.id: self.processes[spec.id] for spec in self.plan.workers()}
         self.proving = Proving(self.plan, store.token(), workers, self.events)
         self.observer = Observer(self.plan)
+        self.picture = Picture(self.plan, self.record, self.processes, self.proving, self.observer)
         self.control = Control(self)
         self.http = httpx.AsyncClient(trust_env=False, timeout=5.0)
         self.bringup = BringUp(self)
-        self.was_ready = False
-        self._failure: DynctlError | None = None
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._grace_s = STOP_GRACE_S
@@ -73,7 +71,7 @@ class Supervisor:
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        self._failure = await outcome(serving)
+        self.picture.failure = await outcome(serving)
         survivors = await self._end()
         for task in (*housekeeping, stopping):
             task.cancel()
@@ -83,23 +81,7 @@ class Supervisor:
 
     def status(self) -> RunStatus:
         """The status document."""
-        pairs = tuple(self.proving.pairs.values())
-        front = self.observer.frontend()
-        return RunStatus(
-            name=self.plan.name,
-            state=self._state,
-            reason=self._reason(),
-            started_at=self.record.started_at,
-            served_name=self.plan.served_name,
-            supervisor=SupervisorStatus(pid=None if self._state in {"stopped", "failed"} else os.getpid()),
-            frontend=front,
-            processes=tuple(process.status() for process in self.processes.values()),
-            transport=run_transport(self.plan.transport.required, pairs),
-            ttft_ms=self.observer.ttft(),
-            verify=self.proving.verification,
-            slo_ms={"ttft": self.plan.slo.ttft_ms, "itl": self.plan.slo.itl_ms},
-            warnings=self.plan.warnings,
-        )
+        return self.picture.status(self._state)
 
     def past_events(self) -> list[Event]:
         """Events kept in memory, oldest first."""
@@ -107,7 +89,7 @@ class Supervisor:
 
     def starter_left(self) -> None:
         """Before ready, losing the client that started the run ends it; afterwards it goes on."""
-        if not self.was_ready and not self._stop.is_set():
+        if not self.picture.was_ready and not self._stop.is_set():
             self.events.add("warning", "the client that started the run went away before it was ready")
             self.ask_down(FAILURE_GRACE_S, now=False)
 
@@ -120,7 +102,7 @@ class Supervisor:
 
     def frontend_hello(self) -> ToFrontend:
         """The worker table for a frontend that just connected."""
-        return self._worker_table()
+        return self.picture.table(self.bringup.serving)
 
     def frontend_reported(self, report: Report) -> None:
         """Records users' requests, and a change of what the frontend says of its health."""
@@ -130,14 +112,14 @@ class Supervisor:
                 # request events go to viewers that asked; they are too many to be kept
                 event = Event(seq=0, at=record.at, kind="request", message=record.id, data=msgspec.to_builtins(record))
                 self.control.tell_viewers(Happened(event=event))
-        if self.was_ready and report.health != before:
+        if self.picture.was_ready and report.health != before:
             self.events.add("health", report.reason or f"frontend is {report.health}", state=report.health)
 
     # what bring-up asks
 
     def publish(self) -> None:
         """Tells the frontend of the workers as they are now, if that changed."""
-        table = self._worker_table()
+        table = self.picture.table(self.bringup.serving)
         if table != self._table:
             self._table = table
             self.control.tell_frontends(table)
@@ -145,50 +127,18 @@ class Supervisor:
     def refresh_state(self) -> None:
         """Recomputes the run's state, records a change, and pushes the worker table."""
         states = [process.state for process in self.processes.values()]
-        state = run_state(states, was_ready=self.was_ready, stopping=self._stop.is_set())
+        state = run_state(states, was_ready=self.picture.was_ready, stopping=self._stop.is_set())
         if state != self._state and state != "stopped":
             self._state = state
-            self.events.add("run.state", f"{self.plan.name} is {state}", state=state, why=self._reason())
+            self.events.add(
+                "run.state", f"{self.plan.name} is {state}", state=state, why=self.picture.reason(self._state)
+            )
         self.publish()
-
-    def _worker_table(self) -> WorkerTable:
-        roles: dict[str, int] = {}
-        for spec in self.plan.workers():
-            roles[spec.role] = roles.get(spec.role, 0) + 1
-        return WorkerTable(workers=tuple(self._entry(spec.id) for spec in self.plan.workers()), expected=roles)
-
-    def _entry(self, process_id: str) -> WorkerEntry:
-        process = self.processes[process_id]
-        serving = process_id in self.bringup.serving and process.state not in {"stopping", "stopped", "crashed"}
-        ready = process.state == "ready" and self.was_ready
-        role = process.spec.role
-        assert role != "frontend"  # noqa: S101 - plan.workers() has none
-        return WorkerEntry(
-            id=process_id,
-            role=role,
-            url=process.spec.probes.url or "",
-            state="ready" if ready else "proving" if serving else "down",
-        )
-
-    def _reason(self) -> str | None:
-        if self._failure:
-            return self._failure.cause
-        if not self.was_ready:
-            return None
-        gone = [process for process in self.processes.values() if process.state != "ready"]
-        if self._state != "degraded" or not gone:
-            return None
-        named = ", ".join(f"{process.id} is {process.state}" for process in gone)
-        pool = {process.spec.role for process in gone}
-        all_prefills = [p for p in self.processes.values() if p.spec.role == "prefill"]
-        if "prefill" in pool and all(process.state != "ready" for process in all_prefills):
-            return f"{named}: no prefill worker is left, decode serves alone"
-        return named
 
     async def _serve(self) -> None:
         await self.bringup.run()
         await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
-        self.was_ready = True
+        self.picture.was_ready = True
         for process in self.processes.values():
             process.move("proven", "ready")
         self.refresh_state()
@@ -199,9 +149,11 @@ class Supervisor:
     async def _end(self) -> list[str]:
         self._stop.set()
         self._state = "stopping"
-        self.events.add("run.state", f"stopping {self.plan.name}", state="stopping", why=self._reason())
+        self.events.add(
+            "run.state", f"stopping {self.plan.name}", state="stopping", why=self.picture.reason(self._state)
+        )
         self.publish()
-        grace_s = FAILURE_GRACE_S if self._failure else self._grace_s
+        grace_s = FAILURE_GRACE_S if self.picture.failure else self._grace_s
         ending = Ending(self.processes.values(), self.record.run_id, grace_s)
         hurried = asyncio.create_task(self._kill.wait())
         hurried.add_done_callback(lambda task: None if task.cancelled() else ending.hurry())
@@ -210,21 +162,21 @@ class Supervisor:
         return survivors
 
     async def _farewell(self, survivors: list[str]) -> int:
-        self._state = "failed" if self._failure or survivors else "stopped"
-        why = f"still alive: {', '.join(survivors)}" if survivors else self._reason()
+        self._state = "failed" if self.picture.failure or survivors else "stopped"
+        why = f"still alive: {', '.join(survivors)}" if survivors else self.picture.reason(self._state)
         self.events.add("run.state", f"{self.plan.name} is {self._state}", state=self._state, why=why)
         final = self.status()
         with contextlib.suppress(DynctlError):  # a full disk costs the record, not the last word to the viewers
             write_private(self.store.dir / "status.json", msgspec.json.encode(final))
         self.control.tell_viewers(StatusNow(status=final))
-        if self._failure:
-            self.control.tell_viewers(Failed.of(self._failure))
+        if self.picture.failure:
+            self.control.tell_viewers(Failed.of(self.picture.failure))
         self.control.tell_viewers(Gone(survivors=tuple(survivors)))
         await self.control.flush()
         self.control.close()
         await self.http.aclose()
         self.events.close()
-        return self._failure.exit_code if self._failure else 1 if survivors else 0
+        return self.picture.failure.exit_code if self.picture.failure else 1 if survivors else 0
 
     # housekeeping
 
@@ -232,14 +184,14 @@ class Supervisor:
         while True:
             for process in self.processes.values():
                 process.tail.poll()
-            await asyncio.sleep(TAIL_POLL_S if not self.was_ready else STATUS_S)
+            await asyncio.sleep(TAIL_POLL_S if not self.picture.was_ready else STATUS_S)
 
     async def _show(self) -> None:
         scraped_at = 0.0
         while True:
             await asyncio.sleep(STATUS_S)
             self.refresh_state()
-            if self.was_ready and time.monotonic() - scraped_at >= SCRAPE_S:
+            if self.picture.was_ready and time.monotonic() - scraped_at >= SCRAPE_S:
                 scraped_at = time.monotonic()
                 await self.observer.scrape(self.http)
                 self.control.tell_frontends(WindowFigures(figures=self.observer.ttft().window))
