@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dynctl.cli import run_commands
+from dynctl.cli.options import Json, Name, NoColor
 from dynctl.errors import DynctlError
 
 app = typer.Typer(
@@ -31,10 +33,6 @@ HardwareFile = Annotated[
         help="Another machine: a snapshot, the text of `nvidia-smi topo -m`, or an NCCL topology XML; - for stdin.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.")]
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run; may be left out when there is only one.")]
-Follow = Annotated[bool, typer.Option("-f", "--follow", help="Go on as more comes; Ctrl-C only detaches.")]
 
 
 @app.command()
@@ -167,36 +165,8 @@ def check_rdma(
     raise typer.Exit(check_rdma(file, sets, options))
 
 
-@app.command()
-def status(name: Name = None, json_: Json = False, no_color: NoColor = False) -> None:
-    """Show a run: processes, transport per pair, traffic, TTFT and its split."""
-    from dynctl.cli.runs import status
-
-    raise typer.Exit(status(name, as_json=json_, no_color=no_color))
-
-
-@app.command()
-def logs(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run, or a process of the only run.")] = None,
-    process: Annotated[
-        str | None, typer.Argument(metavar="[PROCESS]", help="prefill-0, frontend, supervisor, ...")
-    ] = None,
-    follow: Follow = False,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many last lines of each.")] = 50,
-    ucx: Annotated[bool, typer.Option("--ucx", help="UCX's own lines too.")] = False,
-) -> None:
-    """Print the logs of a run's processes."""
-    from dynctl.cli.logs import logs
-
-    raise typer.Exit(logs(name, process, follow=follow, lines=lines, ucx=ucx))
-
-
-@app.command()
-def events(name: Name = None, follow: Follow = False, json_: Json = False) -> None:
-    """Print a run's event log: every change of state, when and why."""
-    from dynctl.cli.runs import events
-
-    raise typer.Exit(events(name, follow=follow, as_json=json_))
+for command in run_commands.COMMANDS:
+    app.command()(command)
 
 
 @app.command()

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dynctl.cli import choose
 from dynctl.errors import UsageError
 from dynctl.fabric.ucx_log import is_ucx_line
+from dynctl.store.follow import Follower
+from dynctl.store.rotation import generations
 from dynctl.store.run import RunStore, known_runs
 
 POLL_S = 0.2
 
 
 def logs(name: str | None, process: str | None, *, follow: bool, lines: int, ucx: bool) -> int:
-    """Prints the last lines of each log, then what follows."""
+    """Prints the last lines of each log, then what follows; through rotations, every line once."""
     store, process = _which(name, process)
-    chosen = _paths(store, process)
-    offsets = {path: _print_last(path, lines, named=len(chosen) > 1, ucx=ucx) for path in chosen}
-    while follow:
+    reading: dict[Path, Follower] = {}
+    while True:
+        chosen = _paths(store, process)
+        for path in chosen:
+            if path not in reading:
+                reading[path] = Follower(path)
+                first = _last(path, reading[path], lines, ucx=ucx, rest=not follow)
+                _print(path, first, named=len(chosen) > 1)
+            _print(path, _shown(reading[path].lines(), ucx=ucx), named=len(chosen) > 1)
+        if not follow:
+            return 0
         time.sleep(POLL_S)
-        for path in _paths(store, process):
-            offsets[path] = _print_new(path, offsets.get(path, 0), named=len(offsets) > 1, ucx=ucx)
-    return 0
 
 
 def _which(name: str | None, process: str | None) -> tuple[RunStore, str | None]:
@@ -43,31 +51,24 @@ def _paths(store: RunStore, process: str | None) -> list[Path]:
     return [store.log_path(process)]
 
 
-def _print_last(path: Path, lines: int, *, named: bool, ucx: bool) -> int:
-    kept: deque[str] = deque(maxlen=lines)
-    with path.open("rb") as file:
-        for raw in file:
-            line = raw.decode(errors="replace").rstrip()
-            if ucx or not is_ucx_line(line):
-                kept.append(line)
-        end = file.tell()
-    for line in kept:
-        _print(path, line, named=named)
-    return end
+def _last(path: Path, follower: Follower, lines: int, *, ucx: bool, rest: bool) -> Iterable[str]:
+    """The last lines so far, those of the rotated log before them; with `rest` an unfinished one, too."""
+    kept = deque(_shown(follower.lines(), ucx=ucx), maxlen=lines)
+    if rest and follower.rest:
+        kept.extend(_shown([follower.rest], ucx=ucx))
+    for older in generations(path)[:1] if len(kept) < lines else ():
+        before = deque(_shown(Follower(older).lines(), ucx=ucx), maxlen=lines - len(kept))
+        kept.extendleft(reversed(before))
+    return kept
 
 
-def _print_new(path: Path, offset: int, *, named: bool, ucx: bool) -> int:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(offset if size >= offset else 0)
-        data = file.read()
-    complete = data[: data.rfind(b"\n") + 1]
-    for raw in complete.splitlines():
+def _shown(lines: Iterable[bytes], *, ucx: bool) -> Iterator[str]:
+    for raw in lines:
         line = raw.decode(errors="replace").rstrip()
         if ucx or not is_ucx_line(line):
-            _print(path, line, named=named)
-    return (offset if size >= offset else 0) + len(complete)
+            yield line
 
 
-def _print(path: Path, line: str, *, named: bool) -> None:
-    print(f"{path.stem:<12} {line}" if named else line, flush=True)  # noqa: T201
+def _print(path: Path, lines: Iterable[str], *, named: bool) -> None:
+    for line in lines:
+        print(f"{path.stem:<12} {line}" if named else line, flush=True)  # noqa: T201

@@ -1,18 +1,15 @@
-"""`dynctl status` and `events`: what is seen of a run from another terminal."""
+"""`dynctl status`: what is seen of a run from another terminal."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import msgspec
 
 from dynctl.cli import choose
 from dynctl.errors import RunStateError
-from dynctl.runtime.client import ask_status, attach
-from dynctl.runtime.messages import Happened
+from dynctl.runtime.client import ask_status
 from dynctl.runtime.recall import remembered_status
-from dynctl.store.event import Event
 from dynctl.store.run import RunStore, is_supervised
 from dynctl.telemetry.status import RunStatus
 
@@ -42,24 +39,3 @@ def status(name: str | None, *, as_json: bool, no_color: bool) -> int:
         out = console(no_color=no_color)
         out.print(status_text(found, width=out.width, now=time.time()))
     return NOT_RUNNING if found.state in {"stopped", "failed"} else 0
-
-
-def events(name: str | None, *, follow: bool, as_json: bool) -> int:
-    """Prints events; with `follow` until the run ends or the user detaches."""
-    store = choose.run(name)
-    if follow and is_supervised(store.name):
-        with attach(store.record().socket) as connection:
-            for message in connection.messages():
-                if isinstance(message, Happened):
-                    _print(message.event, as_json=as_json)
-        return 0
-    for event in store.events():
-        _print(event, as_json=as_json)
-    return 0
-
-
-def _print(event: Event, *, as_json: bool) -> None:
-    from dynctl.ui.plain import plain_line
-
-    text = msgspec.json.encode(event).decode() if as_json else plain_line(event)
-    print(text, file=sys.stdout, flush=True)  # noqa: T201

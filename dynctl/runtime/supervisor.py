@@ -25,6 +25,7 @@ from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.reaper import reap_orphans
+from dynctl.runtime.rotating import Rotating
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore, write_private
@@ -67,7 +68,8 @@ class Supervisor:
         self.events.add("run.state", f"starting {self.plan.name}", state="starting")
         if self.plan.preflight:
             self.events.add("gate", self.plan.preflight)
-        housekeeping = [asyncio.create_task(tend(work)) for work in (self._follow_logs, self._show, self._measure)]
+        chores = (self._follow_logs, self._show, self._measure, Rotating(self.store, self.events).run)
+        housekeeping = [asyncio.create_task(tend(work)) for work in chores]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from dynctl.engines.spec import LogCause, ProcessSpec
 from dynctl.fabric.ucx_log import UcxReader, is_ucx_line
+from dynctl.store.follow import Follower
 
 KEPT_LINES = 200
-READ_BYTES = 1 << 20
-LONGEST_LINE = 1 << 16
 
 
 class LogTail:
     """Reads what was appended since the last look. `on_phase` is called for each phase entered."""
 
     def __init__(self, spec: ProcessSpec, path: Path, ucx_path: Path | None, on_phase: Callable[[str], None]) -> None:
-        self._path, self._ucx_path, self._on_phase = path, ucx_path, on_phase
+        self._ucx_path, self._on_phase = ucx_path, on_phase
+        self._follower = Follower(path)
         self._phases = [(re.compile(rule.pattern), rule.phase) for rule in spec.log_phases]
         self._causes = [(re.compile(rule.pattern), rule) for rule in spec.log_causes]
-        self._offset = 0
-        self._rest = b""
         self._phase_at = -1
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.cause: LogCause | None = None
@@ -31,34 +29,17 @@ class LogTail:
 
     def skip_to_end(self) -> None:
         """Begins at the present end of the log: what an earlier process wrote is not this one's."""
-        try:
-            self._offset = self._path.stat().st_size
-        except OSError:
-            self._offset = 0
+        self._follower.skip_to_end()
 
     @property
     def bytes_read(self) -> int:
-        """How far the log has been read: it rises while the process says anything."""
-        return self._offset
+        """Where in the log it is: it moves while the process says anything."""
+        return self._follower.offset
 
     def poll(self) -> None:
         """Reads on to the end. A log that is not there yet, or can't be read, has nothing new."""
-        for line in self._new_lines():
-            self._take(line)
-
-    def _new_lines(self) -> Iterator[str]:
-        try:
-            with self._path.open("rb") as file:
-                if file.seek(0, 2) < self._offset:
-                    self._offset, self._rest = 0, b""  # copied and truncated by rotation
-                file.seek(self._offset)
-                while chunk := file.read(READ_BYTES):
-                    self._offset += len(chunk)
-                    *complete, self._rest = (self._rest + chunk).split(b"\n")
-                    self._rest = self._rest[-LONGEST_LINE:]
-                    yield from (line.decode(errors="replace").rstrip("\r") for line in complete)
-        except OSError:
-            return
+        for line in self._follower.lines():
+            self._take(line.decode(errors="replace").rstrip("\r"))
 
     def _take(self, line: str) -> None:
         if is_ucx_line(line):

@@ -10,16 +10,20 @@ from pathlib import Path
 import msgspec
 
 from dynctl.store.event import Event, EventKind
+from dynctl.store.rotation import rotate
 
 KEPT_EVENTS = 2000
+LIMIT_BYTES = 16 << 20
+"""The file is rotated when it has grown to this."""
 
 
 class EventLog:
     """Numbers, stores and passes on events. A disk that can't be written loses events there, never the run."""
 
     def __init__(self, path: Path, wall_clock: Callable[[], float]) -> None:
-        self._wall_clock = wall_clock
+        self._path, self._wall_clock = path, wall_clock
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        self._written = self._file.tell()
         self._seq = 0
         self.recent: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self.listeners: list[Callable[[Event], None]] = []
@@ -52,7 +56,10 @@ class EventLog:
         )
         self.recent.append(event)
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed file costs the record, not the run
-            self._file.write(msgspec.json.encode(event) + b"\n")
+            self._written += self._file.write(msgspec.json.encode(event) + b"\n")
+            if self._written >= LIMIT_BYTES:
+                self._written = 0
+                rotate(self._path)
         for listener in tuple(self.listeners):
             listener(event)
         return event

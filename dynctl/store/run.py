@@ -19,6 +19,7 @@ from dynctl.plan import redact
 from dynctl.plan.values import Plan
 from dynctl.store import paths
 from dynctl.store.event import Event
+from dynctl.store.rotation import generations
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class RunStore:
         """Lays a fresh run directory: earlier logs and events make way, the token is new."""
         for directory in (self.dir, self.logs, self.ucx):
             paths.private_dir(directory)
-        for stale in (*self.logs.glob("*.log"), *self.ucx.glob("*.log"), self.dir / "events.jsonl"):
+        for stale in (*self.logs.glob("*.log*"), *self.ucx.glob("*.log*"), *self.dir.glob("events.jsonl*")):
             stale.unlink(missing_ok=True)
         record = RunRecord(
             name=self.name,
@@ -90,15 +91,14 @@ class RunStore:
         return self.logs / f"{process_id}.log"
 
     def events(self) -> list[Event]:
-        """Events so far. A half-written last line is left out."""
-        try:
-            lines = (self.dir / "events.jsonl").read_bytes().splitlines()
-        except OSError:
-            return []
+        """Events so far, those of rotated files first. A half-written last line is left out."""
+        path = self.dir / "events.jsonl"
         decoded = []
-        for line in lines:
-            with contextlib.suppress(msgspec.DecodeError):
-                decoded.append(msgspec.json.decode(line, type=Event))
+        for part in (*reversed(generations(path)), path):
+            with contextlib.suppress(OSError):
+                for line in part.read_bytes().splitlines():
+                    with contextlib.suppress(msgspec.DecodeError):
+                        decoded.append(msgspec.json.decode(line, type=Event))
         return decoded
 
     def exists(self) -> bool:

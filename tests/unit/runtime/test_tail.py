@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dynctl.engines.spec import LogCause, LogPhase, ProcessSpec
-from dynctl.runtime.tail import KEPT_LINES, LONGEST_LINE, LogTail
+from dynctl.runtime.tail import KEPT_LINES, LogTail
+from dynctl.store.follow import LONGEST_LINE_BYTES
 
 UCX = "[1795453442.763892] [vm:8160 :0]     ucp_context.c:2753 UCX  INFO  Version 1.23.0 (loaded from /opt/libucp.so)"
 SPEC = ProcessSpec(
@@ -75,9 +76,9 @@ def test_odd_bytes_and_line_ends(log: Log) -> None:
 
 
 def test_a_line_without_end_is_cut(log: Log) -> None:
-    log.write("x" * (3 * LONGEST_LINE))
+    log.write("x" * (3 * LONGEST_LINE_BYTES))
     (line,) = log.write("\n")
-    assert len(line) <= LONGEST_LINE
+    assert len(line) <= LONGEST_LINE_BYTES
 
 
 def test_the_last_lines_are_kept(log: Log) -> None:

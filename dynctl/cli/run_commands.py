@@ -1,0 +1,56 @@
+"""The commands that look at a run or change it, as the command line declares them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dynctl.cli.options import Follow, Json, Name, NoColor
+
+
+def status(
+    name: Name = None,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on; off a terminal, its changes.")] = False,
+    json_: Json = False,
+    no_color: NoColor = False,
+) -> None:
+    """Show a run: processes, transport per pair, traffic, TTFT and its split."""
+    from dynctl.cli import runs, status_watch
+
+    if watch:
+        raise typer.Exit(status_watch.watch(name, as_json=json_, no_color=no_color))
+    raise typer.Exit(runs.status(name, as_json=json_, no_color=no_color))
+
+
+def logs(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run, or a process of the only run.")] = None,
+    process: Annotated[
+        str | None, typer.Argument(metavar="[PROCESS]", help="prefill-0, frontend, supervisor, ...")
+    ] = None,
+    follow: Follow = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many last lines of each.")] = 50,
+    ucx: Annotated[bool, typer.Option("--ucx", help="UCX's own lines too.")] = False,
+) -> None:
+    """Print the logs of a run's processes."""
+    from dynctl.cli.logs import logs
+
+    raise typer.Exit(logs(name, process, follow=follow, lines=lines, ucx=ucx))
+
+
+def events(
+    name: Name = None,
+    follow: Follow = False,
+    process: Annotated[
+        list[str], typer.Option("--process", "-p", metavar="PROCESS", help="Of this one alone; repeatable.")
+    ] = [],  # noqa: B006 - typer reads the default, nobody changes it
+    since: Annotated[str | None, typer.Option(metavar="10m", help="Not older than that.")] = None,
+    json_: Json = False,
+) -> None:
+    """Print a run's event log: every change of state, when and why."""
+    from dynctl.cli.events import events
+
+    raise typer.Exit(events(name, follow=follow, processes=process, since=since, as_json=json_))
+
+
+COMMANDS = (status, logs, events)
