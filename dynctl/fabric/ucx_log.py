@@ -108,6 +108,16 @@ class UcxError(msgspec.Struct, frozen=True, kw_only=True):
     line: str
 
 
+class UcxSaid(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader has made of a log so far, as a value."""
+
+    tables: tuple[ProtoTable, ...] = ()
+    lanes: tuple[LaneLine, ...] = ()
+    errors: tuple[UcxError, ...] = ()
+    version: str | None = None
+    env: dict[str, str] = {}
+
+
 def is_ucx_line(line: str) -> bool:
     """Whether UCX wrote this log line: it begins `[seconds.microseconds] [host:pid :thread]`."""
     return _PREFIX.match(line) is not None
@@ -162,6 +172,16 @@ class UcxReader:
             return
         at, _, pid, thread, body = match.groups()
         self._body(float(at), int(pid), thread, body.strip(), line[match.start() :])
+
+    def said(self) -> UcxSaid:
+        """All of it as of now."""
+        return UcxSaid(
+            tables=tuple(self.tables),
+            lanes=tuple(self.lanes),
+            errors=tuple(self.errors),
+            version=self.version,
+            env=dict(self.env),
+        )
 
     def _body(self, at: float, pid: int, thread: str, body: str, line: str) -> None:
         key = (pid, thread)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
-from dynctl.fabric.ucx_log import ProtoTable, Row, UcxReader
+from dynctl.fabric.ucx_log import ProtoTable, Row, UcxReader, UcxSaid
 from dynctl.plan.values import CLASS_ORDER, TransportClass
 from dynctl.telemetry.status import Evidence, Verdict
 
@@ -124,7 +124,9 @@ def meets(reached: Verdict, floor: TransportClass) -> bool:
     return CLASS_ORDER.index(reached) <= CLASS_ORDER.index(floor)
 
 
-def explain(reached: Verdict, reader: UcxReader, required: TransportClass) -> tuple[tuple[str, ...], str | None]:
+def explain(
+    reached: Verdict, reader: UcxReader | UcxSaid, required: TransportClass
+) -> tuple[tuple[str, ...], str | None]:
     """Why a path is slower than `required`, likeliest cause first, and what to do: for a TransportError."""
     findings = [*_forced(reader, required), *_complaints(reader)]
     if required != "tcp" and any(error.kind == "no-zero-copy" for error in reader.errors):
@@ -181,7 +183,7 @@ def _evidence(table: ProtoTable, row: Row | None) -> Evidence:
     return Evidence(kind="used" if row.count else "planned", source=table.source, line=line)
 
 
-def _complaints(reader: UcxReader) -> list[Finding]:
+def _complaints(reader: UcxReader | UcxSaid) -> list[Finding]:
     """What UCX itself complains of, with the fix for each kind."""
     return [
         (f"UCX: {error.message.split('. Please')[0]}", _FIXES.get(error.kind))
@@ -190,7 +192,7 @@ def _complaints(reader: UcxReader) -> list[Finding]:
     ][:6]
 
 
-def _forced(reader: UcxReader, required: TransportClass) -> list[Finding]:
+def _forced(reader: UcxReader | UcxSaid, required: TransportClass) -> list[Finding]:
     """Settings that UCX says it was started with and that leave no path as fast as required."""
     text = reader.env.get("UCX_TLS")
     if text is None:
@@ -221,7 +223,7 @@ def tls_classes(text: str) -> frozenset[TransportClass]:
     return frozenset(CLASS_ORDER) - whole if exclude else whole
 
 
-def _silent(reader: UcxReader) -> Finding:
+def _silent(reader: UcxReader | UcxSaid) -> Finding:
     if reader.version is None:
         why = "UCX wrote nothing: NIXL was not loaded, or UCX_LOG_LEVEL or UCX_LOG_FILE was changed"
         return why, "leave UCX_LOG_LEVEL, UCX_LOG_FILE and UCX_PROTO_INFO to dynctl"
@@ -229,7 +231,7 @@ def _silent(reader: UcxReader) -> Finding:
     return why, "leave UCX_PROTO_INFO and UCX_LOG_LEVEL to dynctl; a UCX older than 1.18 may not print them"
 
 
-def _likely(reached: Verdict, reader: UcxReader, required: TransportClass) -> Finding:
+def _likely(reached: Verdict, reader: UcxReader | UcxSaid, required: TransportClass) -> Finding:
     """The likeliest cause where UCX complains of nothing: the faster class was not there to be chosen."""
     lower = reached if reached in get_args(TransportClass) else "auto"
     offered = {lane_class(lane) for line in reader.lanes for lanes in line.lanes.values() for lane in lanes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -35,7 +35,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     client: ProofClient
     kv: KvShape
     direction: str
-    tables: Callable[[str], list[ProtoTable]]
+    tables: Callable[[str], Awaitable[Sequence[ProtoTable]]]
     shared: bool = False
 
     def mover(self, pair: PlannedPair) -> str:
@@ -45,7 +45,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     async def prove(self, pair: PlannedPair) -> PairStatus:
         """Two requests: the first pays for connections, the second's transfer gives the rate. Raises ProofError."""
         mover = self.mover(pair)
-        known = len(self.tables(mover))
+        known = len(await self.tables(mover))
         cold_bytes, _ = await self._transfer(pair, mover)
         warm_bytes, rate = await self._transfer(pair, mover)
         tables = await self._evidence(mover, known)
@@ -81,9 +81,10 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
         deadline = time.monotonic() + SETTLE_S
         operation = "get" if self.direction == "pull" else "put"
         while True:
-            tables = [t for t in self.tables(mover) if t.endpoint != "self" and t.operation == operation]
+            every = await self.tables(mover)
+            tables = [t for t in every if t.endpoint != "self" and t.operation == operation]
             if tables or time.monotonic() > deadline:
-                fresh = [table for table in self.tables(mover)[known:] if table in tables]
+                fresh = [table for table in every[known:] if table in tables]
                 return fresh or tables
             await asyncio.sleep(POLL_S)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Protocol
 
 import httpx
 
 from dynctl.errors import DynctlError, ReadyTimeout, RuntimeFailure
-from dynctl.plan.values import Plan, pairs_to_prove
+from dynctl.plan.values import Plan
 from dynctl.runtime.gates import StallWatch, await_health, await_model
 from dynctl.runtime.lifecycle import backoff_s
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.proving import Proving
+from dynctl.runtime.pairs import Prover
+from dynctl.runtime.serving import Serving
 from dynctl.runtime.spawncheck import refuse_taken_ports
 from dynctl.runtime.turns import Turns
+from dynctl.runtime.waits import first_of
 from dynctl.store.log import EventLog
 
 
@@ -25,7 +26,8 @@ class Run(Protocol):
 
     plan: Plan
     processes: dict[str, Managed]
-    proving: Proving
+    serving: Serving
+    prover: Prover
     events: EventLog
     http: httpx.AsyncClient
 
@@ -34,13 +36,12 @@ class Run(Protocol):
 
 
 class BringUp:
-    """The gates of every process. `serving` holds ids whose own gates (health, model) are open."""
+    """The gates of this node's processes."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._plan = run.plan
-        self.serving: set[str] = set()
-        self._gates = {spec.id: asyncio.Event() for spec in run.plan.processes}
+        self._serving = run.serving
         self._turns = Turns(run.plan.processes)
 
     async def run(self) -> None:
@@ -75,23 +76,16 @@ class BringUp:
             await asyncio.gather(work, *watch, return_exceptions=True)
 
     async def _open_gates(self, processes: list[Managed]) -> None:
-        plan = self._plan
         async with asyncio.TaskGroup() as group:
             for process in processes:
                 group.create_task(self._open_own_gates(process))
-            group.create_task(self._prove_all())
-        if plan.verify:
-            await self._run.proving.verify()
-
-    async def _prove_all(self) -> None:
-        await self._gates["frontend"].wait()
-        await self._run.proving.prove(pairs_to_prove(self._plan.transport.pairs), self._gates.__getitem__)
+            group.create_task(self._run.prover.all())
 
     async def _open_own_gates(self, process: Managed) -> None:
         for earlier in process.spec.after:
-            if not self._gates[earlier].is_set():
+            if earlier not in self._serving:
                 process.wait_for(earlier)
-            await self._gates[earlier].wait()
+            await self._serving.come(earlier)
         process.start()
         await self._await_own_gates(process)
 
@@ -104,17 +98,16 @@ class BringUp:
         if process.spec.probes.models:
             await await_model(process, run.http, self._plan.served_name)
             run.events.add("gate", "model listed", process=process.id)
-        self.serving.add(process.id)
+        self._serving.add(process.id)
         run.refresh_state()
-        self._gates[process.id].set()
 
     async def _watch_start(self, process: Managed) -> None:
         """Raises when the process ends, or stops making progress before its own gates are open."""
         await process.started.wait()
         ended = process.exited.wait()
         stalled = StallWatch(process, self._plan.ready.stall_s).run()
-        served = self._gates[process.id].wait()
-        first = await _first_of(ended, stalled, served)
+        served = self._serving.come(process.id)
+        first = await first_of(ended, stalled, served)
         if first != 0:
             await process.exited.wait()
         error = died(process)  # first: a process that has crashed is in no phase
@@ -127,8 +120,7 @@ class BringUp:
             await process.exited.wait()
             ready_s = time.time() - process.since if process.state == "ready" else 0.0
             process.move("exit", f"died ({process.exit_text()})", why=_cause_text(process))
-            self.serving.discard(process.id)
-            self._gates[process.id].clear()
+            self._serving.discard(process.id)
             self._run.refresh_state()
             attempt = 1 if ready_s > rule.cap_s else attempt + 1
             if attempt > rule.max:
@@ -150,10 +142,10 @@ class BringUp:
                 deadline = asyncio.get_running_loop().time() + self._plan.ready.timeout_s
                 stalled = StallWatch(process, self._plan.ready.stall_s).run()
                 async with asyncio.timeout_at(deadline):
-                    if await _first_of(self._await_own_gates(process), process.exited.wait(), stalled) != 0:
+                    if await first_of(self._await_own_gates(process), process.exited.wait(), stalled) != 0:
                         return
             async with asyncio.timeout_at(deadline):
-                if await _first_of(self._prove_again(process), process.exited.wait()) != 0:
+                if await first_of(self._run.prover.again(process.id), process.exited.wait()) != 0:
                     return
         except (DynctlError, ExceptionGroup, TimeoutError) as error:
             cause = _flat(error)
@@ -163,18 +155,8 @@ class BringUp:
         process.move("proven", "ready again")
         self._run.refresh_state()
 
-    async def _prove_again(self, process: Managed) -> None:
-        """With every partner that serves. One that dies meanwhile proves the pair itself, once it is back."""
-        mine = [pair for pair in self._plan.transport.pairs if process.id in (pair.from_, pair.to)]
-        served = [pair for pair in mine if {pair.from_, pair.to} <= self.serving]
-        async with asyncio.TaskGroup() as group:
-            for pair in pairs_to_prove(tuple(served)):
-                partner = self._run.processes[pair.to if pair.from_ == process.id else pair.from_]
-                proof = self._run.proving.prove([pair], self._gates.__getitem__, shared=True)
-                group.create_task(_unless_gone(proof, partner))
-
     def _timeout(self, spent_s: float) -> ReadyTimeout:
-        waiting = [p for p in self._run.processes.values() if p.id not in self.serving]
+        waiting = [p for p in self._run.processes.values() if p.id not in self._serving]
         slowest = waiting[0] if waiting else next(iter(self._run.processes.values()))
         phases = [f"{p.id}: {p.phase or p.state}" for p in waiting] or ["every process serves; pairs are being proven"]
         return ReadyTimeout(
@@ -197,30 +179,6 @@ def died(process: Managed) -> RuntimeFailure:
         fix=cause.fix if cause and cause.fix else f"`dynctl logs {process.id}` shows its whole log",
         tail=tail,
     )
-
-
-async def _first_of(*waits: Coroutine[None, None, object]) -> int:
-    """Index of the first to end; the others are cancelled. An error of the first is raised."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        return min(tasks.index(task) for task in done)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _unless_gone(proof: Coroutine[None, None, None], partner: Managed) -> None:
-    """The proof, unless the partner ends first: then nothing is to be proven, and a failure is not the other's."""
-    gone = partner.exited
-    try:
-        await _first_of(proof, gone.wait())
-    except (DynctlError, ExceptionGroup):
-        if not gone.is_set():
-            raise
 
 
 def _cause_text(process: Managed) -> str | None:

@@ -12,6 +12,7 @@ import psutil
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.hardware.values import parse_cpu_list
+from dynctl.nodes.seen import LogSeen
 from dynctl.runtime import ownership, procfs
 from dynctl.runtime.affinity import hold_to
 from dynctl.runtime.binding import ProcessView, judge
@@ -133,6 +134,11 @@ class Managed:
         """The last lines of its log, UCX's left out."""
         self.tail.poll()
         return list(self.tail.lines)[-TAIL_LINES:]
+
+    async def seen(self) -> LogSeen:
+        """What its log told so far."""
+        tail = self.last_lines()
+        return LogSeen(ucx=self.tail.ucx.said(), cause=self.tail.cause, tail=tuple(tail))
 
     def exit_text(self) -> str:
         """How it ended, in words."""

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from dynctl.errors import DynctlError, RuntimeFailure, TransportError
 from dynctl.fabric.ucx_log import ProtoTable
 from dynctl.fabric.verdict import explain, meets
+from dynctl.nodes.seen import LogSeen
 from dynctl.plan.values import Plan, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
 from dynctl.proof.pair import PairProver
 from dynctl.proof.verify import Verification, verify_pair
-from dynctl.runtime.managed import Managed
 from dynctl.store.log import EventLog
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
 ATTEMPTS = 3
 
 
+class Provable(Protocol):
+    """A process of this node or of another."""
+
+    def enter(self, phase: str) -> None:
+        """Shows what it is doing while it starts."""
+
+    async def seen(self) -> LogSeen:
+        """What its log told so far."""
+
+
 class Proving:
     """Proves pairs and verifies tokens for one run; results are kept for the status."""
 
-    def __init__(self, plan: Plan, token: str, workers: dict[str, Managed], events: EventLog) -> None:
-        self._plan, self._token, self._workers, self._events = plan, token, workers, events
+    def __init__(self, plan: Plan, token: str, processes: Mapping[str, Provable], events: EventLog) -> None:
+        self._plan, self._token, self._processes, self._events = plan, token, processes, events
         self.pairs: dict[tuple[str, str], PairStatus] = {}
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def prove(
-        self, pairs: Iterable[PlannedPair], await_end: Callable[[str], asyncio.Event], *, shared: bool = False
+        self, pairs: Iterable[PlannedPair], await_end: Callable[[str], Awaitable[None]], *, shared: bool = False
     ) -> None:
         """Proves each pair once both its ends serve; pairs that share a worker wait for each other.
 
@@ -51,7 +62,7 @@ class Proving:
                         await verify_pair(client, pair, self._plan.kv, mover=moving, weigh=not self._plan.exact)
                     )
                 except ProofError as error:
-                    raise self._failed("verification failed", str(error), pair) from error
+                    raise await self._failed("verification failed", str(error), pair) from error
         self._judge(results)
 
     def _client(self) -> ProofClient:
@@ -63,14 +74,14 @@ class Proving:
         return ProofClient(self._plan.frontend_url, self._token, self._plan.served_name, metrics)
 
     async def _prove(
-        self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], asyncio.Event], shared: bool
+        self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], Awaitable[None]], shared: bool
     ) -> None:
-        await await_end(pair.from_).wait()
-        await await_end(pair.to).wait()
+        await await_end(pair.from_)
+        await await_end(pair.to)
         # bytes are counted per process, so one proof at a time per worker; locks in one order can't deadlock
         async with self._turn(pair.from_), self._turn(pair.to):
             for end in (pair.from_, pair.to):
-                self._workers[end].enter("proving its pairs")
+                self._processes[end].enter("proving its pairs")
             prover = PairProver(
                 client=client,
                 kv=self._plan.kv,
@@ -78,7 +89,7 @@ class Proving:
                 tables=self._tables,
                 shared=shared,
             )
-            self._accept(pair, await self._attempt(prover, pair), prover.mover(pair))
+            await self._accept(pair, await self._attempt(prover, pair), prover.mover(pair))
 
     async def _attempt(self, prover: PairProver, pair: PlannedPair) -> PairStatus:
         """Proves the pair, again where nothing explains a failure: vLLM gives up a cold handshake after 5 s."""
@@ -86,14 +97,14 @@ class Proving:
             try:
                 return await prover.prove(pair)
             except ProofError as error:
-                failure = self._failed("a pair could not be proven", str(error), pair)
-                known = any(self._workers[end].tail.cause for end in (pair.from_, pair.to))
-                if known or isinstance(failure, TransportError) or attempt == ATTEMPTS:
+                failure = await self._failed("a pair could not be proven", str(error), pair)
+                known = [(await self._processes[end].seen()).cause for end in (pair.from_, pair.to)]
+                if any(known) or isinstance(failure, TransportError) or attempt == ATTEMPTS:
                     raise failure from error
                 self._events.add("warning", f"{pair.from_} -> {pair.to}: not proven, trying again", why=str(error))
         raise AssertionError("unreachable")
 
-    def _accept(self, pair: PlannedPair, proven: PairStatus, mover: str) -> None:
+    async def _accept(self, pair: PlannedPair, proven: PairStatus, mover: str) -> None:
         self.pairs[pair.from_, pair.to] = proven
         rate = f", {proven.gigabytes_per_s:.2f} GB/s" if proven.gigabytes_per_s else ""
         self._events.add(
@@ -107,7 +118,7 @@ class Proving:
         lenient = self._plan.transport.required == "auto" and not any(p.gpus for p in self._plan.processes)
         if meets(proven.verdict, pair.floor) or (proven.verdict == "unknown" and lenient):
             return
-        why, fix = explain(proven.verdict, self._workers[mover].tail.ucx, pair.floor)
+        why, fix = explain(proven.verdict, (await self._processes[mover].seen()).ucx, pair.floor)
         lines = [f"{item.source}: {item.line.strip()}" for item in proven.evidence]
         raise TransportError(
             f"{pair.from_} -> {pair.to} goes over {proven.verdict}; {pair.floor} is required",
@@ -116,29 +127,30 @@ class Proving:
             fix=fix,
         )
 
-    def _failed(self, what: str, detail: str, pair: PlannedPair) -> DynctlError:
+    async def _failed(self, what: str, detail: str, pair: PlannedPair) -> DynctlError:
         moving = mover(pair, self._plan.transport.direction)
-        worker = self._workers[moving]
-        tail = worker.last_lines()
-        if worker.tail.ucx.errors:
-            why, fix = explain("unknown", worker.tail.ucx, pair.floor)
-            if pair.floor != "tcp" and any(error.kind == "no-zero-copy" for error in worker.tail.ucx.errors):
-                lanes = [line.line for line in worker.tail.ucx.lanes if line.endpoint != "self"]
+        seen = await self._processes[moving].seen()
+        if seen.ucx.errors:
+            why, fix = explain("unknown", seen.ucx, pair.floor)
+            if pair.floor != "tcp" and any(error.kind == "no-zero-copy" for error in seen.ucx.errors):
+                lanes = [line.line for line in seen.ucx.lanes if line.endpoint != "self"]
                 return TransportError(
                     f"{pair.from_} -> {pair.to}: UCX refused to emulate the transfer; {pair.floor} is required",
                     where=f"transport.require: {self._plan.transport.required}",
                     why=[*why, *(f"{moving}: {line}" for line in lanes[-1:])],
                     fix=fix,
-                    tail=tail,
+                    tail=seen.tail,
                 )
-            return TransportError(f"{what}: {detail}", where=f"{pair.from_} -> {pair.to}", why=why, fix=fix, tail=tail)
-        cause = worker.tail.cause
+            return TransportError(
+                f"{what}: {detail}", where=f"{pair.from_} -> {pair.to}", why=why, fix=fix, tail=seen.tail
+            )
+        cause = seen.cause
         return RuntimeFailure(
             f"{what}: {detail}",
             where=f"{pair.from_} -> {pair.to}",
             why=cause.cause if cause else None,
             fix=cause.fix if cause else None,
-            tail=tail,
+            tail=seen.tail,
         )
 
     def _judge(self, results: list[Verification]) -> None:
@@ -156,10 +168,8 @@ class Proving:
                 fix="the KV cache that decode received is not the prompt's; keep this run's logs and report it",
             )
 
-    def _tables(self, process: str) -> list[ProtoTable]:
-        tail = self._workers[process].tail
-        tail.poll()
-        return tail.ucx.tables
+    async def _tables(self, process: str) -> Sequence[ProtoTable]:
+        return (await self._processes[process].seen()).ucx.tables
 
     def _turn(self, process: str) -> asyncio.Lock:
         return self._turns.setdefault(process, asyncio.Lock())

@@ -22,10 +22,12 @@ from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Failed, Gone, Happened, Ready, StatusNow
 from dynctl.runtime.observer import SCRAPE_S, Observer
 from dynctl.runtime.outcome import outcome, tend
+from dynctl.runtime.pairs import PairsProver, Prover
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
+from dynctl.runtime.serving import Serving
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore, write_private
@@ -48,8 +50,9 @@ class Supervisor:
         self.processes = {
             spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in self.plan.processes
         }
-        workers = {spec.id: self.processes[spec.id] for spec in self.plan.workers()}
-        self.proving = Proving(self.plan, store.token(), workers, self.events)
+        self.serving = Serving(self.processes)
+        self.proving = Proving(self.plan, store.token(), self.processes, self.events)
+        self.prover: Prover = PairsProver(self.plan, self.proving, self.serving)
         self.observer = Observer(self.plan)
         self.picture = Picture(self.plan, self.record, self.processes, self.proving, self.observer)
         self.control = Control(self)
@@ -104,7 +107,7 @@ class Supervisor:
 
     def frontend_hello(self) -> ToFrontend:
         """The worker table for a frontend that just connected."""
-        return self.picture.table(self.bringup.serving)
+        return self.picture.table(self.serving)
 
     def frontend_reported(self, report: Report) -> None:
         """Records users' requests, and a change of what the frontend says of its health."""
@@ -121,7 +124,7 @@ class Supervisor:
 
     def publish(self) -> None:
         """Tells the frontend of the workers as they are now, if that changed."""
-        table = self.picture.table(self.bringup.serving)
+        table = self.picture.table(self.serving)
         if table != self._table:
             self._table = table
             self.control.tell_frontends(table)

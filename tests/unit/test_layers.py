@@ -41,6 +41,7 @@ PURE = (
     "dynctl.fabric.verdict",
     "dynctl.telemetry*",
     "dynctl.store.event",
+    "dynctl.nodes.seen",
     "dynctl.runtime.binding",
     "dynctl.runtime.lifecycle",
     "dynctl.runtime.messages",
@@ -88,7 +89,7 @@ ALLOWED = {
 
 ROOMS = (
     *("errors", "environ", "topology", "hardware", "http", "engines", "fabric", "plan", "frontend", "telemetry"),
-    *("store", "proof", "ui", "preflight", "runtime", "cli"),
+    *("store", "proof", "nodes", "ui", "preflight", "runtime", "cli"),
 )
 """Each room may import those before it, and of the others only their values."""
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")

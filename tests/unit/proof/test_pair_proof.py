@@ -37,7 +37,11 @@ def prover(
     tables: Callable[[str], list[ProtoTable]] | None = None,
 ) -> PairProver:
     found = tables_of(text)
-    return PairProver(client=client, kv=kv, direction=direction, tables=tables or (lambda process: found))  # type: ignore[arg-type]
+
+    async def read(process: str) -> list[ProtoTable]:
+        return tables(process) if tables else found
+
+    return PairProver(client=client, kv=kv, direction=direction, tables=read)  # type: ignore[arg-type]
 
 
 # bytes
