@@ -12,9 +12,10 @@ import msgspec
 from dynctl.cli.up import UpOptions
 from dynctl.errors import DynctlError, RuntimeFailure
 from dynctl.frontend.messages import RequestRecord
+from dynctl.nodes.failed import Failed
 from dynctl.plan.values import Plan
 from dynctl.runtime.client import Connection, SupervisorLost, ask_down
-from dynctl.runtime.messages import Failed, FromSupervisor, Gone, Happened, Ready, StatusNow
+from dynctl.runtime.messages import FromSupervisor, Gone, Happened, Ready, StatusNow
 from dynctl.store.event import Event
 from dynctl.store.run import await_release
 from dynctl.telemetry.status import RunStatus

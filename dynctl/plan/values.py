@@ -85,8 +85,20 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True):
     itl_ms: float | None = None
 
 
+class PlannedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine of a run that spans several. Its supervisor speaks with the others at `control_port`."""
+
+    name: str
+    address: str
+    control_port: int
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run. `schema` 1 grows only by optional keys. `preflight`: what was found before it was launched."""
+    """A whole run. `schema` 1 grows only by optional keys. `preflight`: what was found before it was launched.
+
+    `node`: the one of `nodes` that this plan is executed on; without nodes the machine itself. `digest`: over what all
+    nodes must agree on, whose parts are named in `agreed`.
+    """
 
     schema: int = 1
     name: str
@@ -104,6 +116,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = False
     warnings: tuple[str, ...] = ()
     preflight: str | None = None
+    node: str = "local"
+    nodes: tuple[PlannedNode, ...] = ()
+    digest: str = ""
+    agreed: dict[str, str] = {}
+
+    def own(self) -> tuple[ProcessSpec, ...]:
+        """The processes that run on this node, in plan order."""
+        return tuple(p for p in self.processes if not self.nodes or p.node == self.node)
+
+    def elsewhere(self) -> tuple[ProcessSpec, ...]:
+        """Those of the other nodes."""
+        return tuple(p for p in self.processes if self.nodes and p.node != self.node)
 
     def workers(self) -> tuple[ProcessSpec, ...]:
         """The engine processes, in plan order."""

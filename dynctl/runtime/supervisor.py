@@ -14,12 +14,13 @@ import msgspec
 
 from dynctl.errors import DynctlError
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
+from dynctl.nodes.failed import Failed
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.ending import Ending
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.messages import Failed, Gone, Happened, Ready, StatusNow
+from dynctl.runtime.messages import Gone, Happened, Ready, StatusNow
 from dynctl.runtime.observer import SCRAPE_S, Observer
 from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.pairs import PairsProver, Prover

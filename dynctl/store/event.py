@@ -14,6 +14,7 @@ EventKind = Literal[
     "pair",  # a prefill-decode pair was proven, or failed
     "verify",  # the outcome of token verification
     "request",  # one request served (only with `up --verbose`)
+    "node",  # another node of the run was met, was lost, or ends
     "health",  # the frontend's health changed
     "warning",
     "error",

@@ -20,6 +20,8 @@ ProcessState = Literal[
     "backing off",
     "failed",
 ]
+NodeState = Literal["missing", "starting", "ready", "degraded", "lost", "failed", "stopping", "stopped", "unsupervised"]
+"""missing: not met yet; lost: met, and silent for longer than 5 s; else as the node says of itself."""
 Verdict = Literal["nvlink", "rdma", "shm", "tcp", "mixed", "unknown"]
 
 
@@ -125,6 +127,21 @@ class SupervisorStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
 
 
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the run as seen from `here`. `heard`: what it last said of itself.
+
+    `age_s`: seconds since it was last heard, by the monotonic clock of the node that tells; None: never.
+    """
+
+    name: str
+    address: str
+    state: NodeState = "missing"
+    age_s: float | None = None
+    reason: str | None = None
+    heard: RunState | None = None
+    here: bool = False
+
+
 class VerifyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Outcome of token verification: prompts compared, tokens compared, and the first divergence if any."""
 
@@ -151,3 +168,4 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     verify: VerifyStatus = VerifyStatus()
     slo_ms: dict[str, float | None] = {}
     warnings: tuple[str, ...] = ()
+    nodes: tuple[NodeStatus, ...] = ()

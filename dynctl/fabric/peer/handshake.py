@@ -46,26 +46,45 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     """That the listener does not take the proof."""
 
 
+class Purpose:
+    """What a link is for. Both ends must want the same, and say in its words what is wrong. This one: `check-rdma`."""
+
+    magic = MAGIC
+
+    def wrong_token(self, side: Side) -> DynctlError:
+        """The two tokens differ."""
+        return wrong_token(side)
+
+    def not_dynctl(self, data: bytes = b"") -> DynctlError:
+        """What answered, with `data` if with anything, is something else."""
+        return not_dynctl(data)
+
+    def other_version(self, hello: Hello, own: str) -> DynctlError:
+        """Both are dynctl, of versions that may not understand each other."""
+        return other_version(hello, own)
+
+
 class Handshake:
     """The state of one side: its hello, the peer's, and what both must prove."""
 
-    def __init__(self, side: Side, token: str, version: str, nonce: bytes) -> None:
-        self.side, self.version = side, version
-        self.own = msgspec.json.encode(Hello(magic=MAGIC, protocol=PROTOCOL, version=version, nonce=nonce.hex()))
+    def __init__(self, side: Side, token: str, version: str, nonce: bytes, purpose: Purpose | None = None) -> None:
+        self.side, self.version, self.purpose = side, version, purpose or Purpose()
+        hello = Hello(magic=self.purpose.magic, protocol=PROTOCOL, version=version, nonce=nonce.hex())
+        self.own = msgspec.json.encode(hello)
         self._token = token.encode()
         self._peer = b""
 
     def meet(self, data: bytes) -> None:
-        """Takes the peer's hello. TransportError if it is none, or of another version."""
+        """Takes the peer's hello. A DynctlError of the purpose if it is none, or of another version."""
         try:
             hello = msgspec.json.decode(data, type=Hello)
             nonce = bytes.fromhex(hello.nonce)
         except (msgspec.DecodeError, ValueError) as error:
-            raise not_dynctl(data) from error
-        if hello.magic != MAGIC or len(nonce) != 32 or data == self.own:
-            raise not_dynctl(data)
+            raise self.purpose.not_dynctl(data) from error
+        if hello.magic != self.purpose.magic or len(nonce) != 32 or data == self.own:
+            raise self.purpose.not_dynctl(data)
         if (hello.protocol, hello.version) != (PROTOCOL, self.version):
-            raise other_version(hello, self.version)
+            raise self.purpose.other_version(hello, self.version)
         self._peer = data
 
     def proof(self) -> Proof:

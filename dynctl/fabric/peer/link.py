@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar, Union
 
@@ -20,11 +21,10 @@ from dynctl.fabric.peer.handshake import (
     MESSAGE_BYTES,
     Handshake,
     Proof,
+    Purpose,
     Refusal,
     Seal,
     Side,
-    not_dynctl,
-    wrong_token,
 )
 from dynctl.fabric.peer.messages import Trouble
 
@@ -32,6 +32,8 @@ BEAT_S = 1.0
 SILENCE_S = 5.0
 GREETING_S = 5.0
 """How long the whole handshake may take."""
+UNREAD_BYTES = 4 * MESSAGE_BYTES
+"""A peer that lets so much wait unread hangs."""
 T = TypeVar("T")
 _LENGTH = 4
 
@@ -44,6 +46,7 @@ class Link:
         self._sending, self._receiving = seals
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._lost: asyncio.Future[TransportError] = asyncio.get_running_loop().create_future()
+        self.heard_at = time.monotonic()
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._beat())]
 
     def send(self, message: msgspec.Struct) -> None:
@@ -80,7 +83,8 @@ class Link:
                     await task
 
     async def close(self) -> None:
-        """Sends what is queued and ends the connection."""
+        """Sends what is queued and ends the connection; whoever waits for a message learns that none comes."""
+        self._lose(silent("this end closed the connection"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -92,6 +96,7 @@ class Link:
                 async with asyncio.timeout(SILENCE_S):
                     message = await read_frame(self._reader, MESSAGE_BYTES + MAC_BYTES)
                 payload = self._receiving.open(message)
+                self.heard_at = time.monotonic()
                 if payload:
                     self._inbox.put_nowait(payload)
         except TransportError as error:
@@ -108,6 +113,9 @@ class Link:
                 await asyncio.sleep(BEAT_S)
 
     def _frame(self, payload: bytes) -> None:
+        if self._writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+            self._lose(silent("it does not read what it is sent"))
+            return
         write_frame(self._writer, self._sending.close(payload))
 
     def _lose(self, error: TransportError) -> None:
@@ -116,20 +124,29 @@ class Link:
 
 
 async def greet(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, side: Side, token: str, version: str
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    side: Side,
+    token: str,
+    version: str,
+    purpose: Purpose | None = None,
 ) -> Link:
-    """The handshake. TransportError or UsageError with the cause when it fails; the connection is closed then."""
+    """The handshake. TransportError or UsageError with the cause when it fails; the connection is closed then.
+
+    `purpose`: what the link is for, `check-rdma` by default.
+    """
+    purpose = purpose or Purpose()
     try:
         async with asyncio.timeout(GREETING_S):
-            return await _greet(reader, writer, Handshake(side, token, version, secrets.token_bytes(32)))
+            return await _greet(reader, writer, Handshake(side, token, version, secrets.token_bytes(32), purpose))
     except TimeoutError:
         await shut(writer)
-        raise not_dynctl() from None
+        raise purpose.not_dynctl() from None
     except (OSError, asyncio.IncompleteReadError) as error:
         await shut(writer)
         partial = error.partial if isinstance(error, asyncio.IncompleteReadError) else b""
         if partial:
-            raise not_dynctl(partial) from error
+            raise purpose.not_dynctl(partial) from error
         raise silent("it closed the connection during the handshake") from error
     except BaseException:
         await shut(writer)
@@ -138,29 +155,32 @@ async def greet(
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: Handshake) -> Link:
     write_frame(writer, state.own)
-    state.meet(await read_frame(reader, HELLO_BYTES))
+    state.meet(await read_frame(reader, HELLO_BYTES, state.purpose))
     if state.side == "connect":
         write_frame(writer, msgspec.json.encode(state.proof()))
-    answer = await read_frame(reader, HELLO_BYTES)
+    answer = await read_frame(reader, HELLO_BYTES, state.purpose)
     try:
         said = msgspec.json.decode(answer, type=Proof | Refusal)
     except msgspec.DecodeError as error:
-        raise not_dynctl(answer) from error
+        raise state.purpose.not_dynctl(answer) from error
     if isinstance(said, Refusal) or not state.holds(said):
         if state.side == "listen":
             write_frame(writer, msgspec.json.encode(Refusal()))
-        raise wrong_token(state.side)
+        raise state.purpose.wrong_token(state.side)
     if state.side == "listen":
         write_frame(writer, msgspec.json.encode(state.proof()))
     return Link(reader, writer, state.seals())
 
 
-async def read_frame(reader: asyncio.StreamReader, most: int) -> bytes:
-    """One message, its length before it in four bytes. TransportError for one longer than `most`."""
+async def read_frame(reader: asyncio.StreamReader, most: int, purpose: Purpose | None = None) -> bytes:
+    """One message, its length before it in four bytes. TransportError for one longer than `most`.
+
+    `purpose`: who speaks is not known yet, and may not be dynctl at all.
+    """
     head = await reader.readexactly(_LENGTH)
     length = int.from_bytes(head, "big")
     if length > most:
-        raise not_dynctl(head + await reader.read(56)) if most == HELLO_BYTES else silent("it sent too long a message")
+        raise purpose.not_dynctl(head + await reader.read(56)) if purpose else silent("it sent too long a message")
     return await reader.readexactly(length)
 
 

@@ -1,0 +1,83 @@
+"""What the supervisors of a run's nodes tell each other once both have proven to know the run's secret. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dynctl.nodes.failed import Failed
+from dynctl.nodes.seen import LogSeen
+from dynctl.telemetry.status import (
+    FrontendStatus,
+    PairStatus,
+    ProcessStatus,
+    RunState,
+    TtftStatus,
+    VerifyStatus,
+)
+
+__all__ = ["Answer", "Ask", "AskEnd", "FromPeer", "HeadWord", "Meet", "Report"]
+
+
+class Meet(msgspec.Struct, frozen=True, kw_only=True, tag="meet"):
+    """The first message each way: who speaks, and what it holds for the plan."""
+
+    run: str
+    node: str
+    run_id: str
+    digest: str
+    agreed: dict[str, str] = {}
+
+
+class HeadWord(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the frontend's node knows. `proven`: incarnations of workers whose pairs are proven, by process id."""
+
+    ready: bool = False
+    proven: dict[str, str] = {}
+    proving: tuple[str, ...] = ()
+    pairs: tuple[PairStatus, ...] = ()
+    frontend: FrontendStatus = FrontendStatus()
+    ttft_ms: TtftStatus = TtftStatus()
+    verify: VerifyStatus = VerifyStatus()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """The whole of what a node says of itself, sent once a second and when it changes.
+
+    `now`: its wall clock in seconds, by which `since` of its processes is to be understood. `serving`: the incarnation
+    of each of its processes whose own gates are open. `failed`: why it ends, where it does not end as asked.
+    """
+
+    now: float
+    state: RunState
+    reason: str | None = None
+    processes: tuple[ProcessStatus, ...] = ()
+    serving: dict[str, str] = {}
+    leaving: bool = False
+    failed: Failed | None = None
+    ended: bool = False
+    survivors: tuple[str, ...] = ()
+    head: HeadWord | None = None
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+    """What did the log of that process tell?"""
+
+    number: int
+    process: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag="answer"):
+    """The answer to the question of that number."""
+
+    number: int
+    seen: LogSeen
+
+
+class AskEnd(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
+    """End your part of the run, too: drain for at most `grace_s` seconds, or kill at once with `now`."""
+
+    grace_s: float
+    now: bool = False
+
+
+FromPeer = Report | Ask | Answer | AskEnd

@@ -1,0 +1,116 @@
+"""What goes wrong between nodes, in words that name the node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dynctl.errors import DynctlError, RuntimeFailure, TransportError, UsageError
+from dynctl.fabric.peer.address import format_address
+from dynctl.fabric.peer.handshake import Hello, Purpose, Side
+from dynctl.nodes.failed import Failed
+from dynctl.nodes.messages import Meet
+from dynctl.plan.values import Plan, PlannedNode
+
+SHOWN = 60
+
+
+class NodePurpose(Purpose):
+    """A link between two supervisors of one run. `node`: whom this end expects; None at the one that listens."""
+
+    magic = "dynctl node"
+
+    def __init__(self, node: PlannedNode | None) -> None:
+        self._node = node
+        self._named = f"node {node.name}" if node else "the peer"
+        self._where = format_address(node.address, node.control_port) if node else None
+
+    def wrong_token(self, side: Side) -> DynctlError:
+        """The secrets differ; the end that connects is told so."""
+        if side == "connect":
+            return UsageError(
+                f"{self._named} has another secret",
+                where=self._where,
+                why="it refuses what this node proves with its own (`secret_file`, or DYNCTL_SECRET)",
+                fix="give every node the same secret",
+            )
+        return UsageError(f"{self._named} has another secret", fix="give every node the same secret")
+
+    def not_dynctl(self, data: bytes = b"") -> DynctlError:
+        """Something else holds the port, or came to it."""
+        seen = data[:SHOWN].decode("ascii", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
+        return TransportError(
+            f"what answers for {self._named} is no supervisor of dynctl" if self._node else "a stranger called",
+            where=self._where,
+            why=f"it said {seen!r}" if data else "it said nothing that dynctl says",
+            fix="see what holds the port there; `nodes` gives each node its range of `ports`",
+        )
+
+    def other_version(self, hello: Hello, own: str) -> DynctlError:
+        """Two dynctl that may not understand each other."""
+        return UsageError(
+            f"{self._named} runs dynctl {hello.version[:40]}, this node {own}",
+            where=self._where,
+            fix="install the same version on every node",
+        )
+
+
+def disagreement(plan: Plan, meet: Meet) -> DynctlError | None:
+    """Why these two nodes can't be of one run; None where they agree."""
+    names = {node.name for node in plan.nodes}
+    who = meet.node[:SHOWN]
+    if meet.run != plan.name:
+        return UsageError(
+            f"node {who} belongs to another run, `{meet.run[:SHOWN]}`",
+            fix="give every node the same file; runs that share nodes need other `ports`",
+        )
+    if meet.node not in names or meet.node == plan.node:
+        why = "it is this node itself" if meet.node == plan.node else f"there are: {', '.join(sorted(names))}"
+        return UsageError(f"a node calls itself `{who}`", why=why, fix="start each node with its own `--node`")
+    if meet.digest == plan.digest:
+        return None
+    return UsageError(
+        f"node {who} has another plan than this node, {plan.node}",
+        why=differences(plan.agreed, meet.agreed, who) or "their digests differ",
+        fix="give every node the same file, dynctl, engine and NIXL; then start them again",
+    )
+
+
+def differences(own: Mapping[str, str], theirs: Mapping[str, str], who: str) -> tuple[str, ...]:
+    """A line for each part that differs."""
+    parts = [part for part in {**own, **theirs} if own.get(part) != theirs.get(part)]
+    return tuple(
+        f"{part[:SHOWN]}: {theirs.get(part, 'none')[:SHOWN]} on {who}, {own.get(part, 'none')[:SHOWN]} here"
+        for part in parts[:8]
+    )
+
+
+def failed_there(node: str, failed: Failed) -> DynctlError:
+    """The error with which another node ends the run, as this node's own."""
+    again = Failed(
+        exit_code=failed.exit_code,
+        cause=f"node {node} failed: {failed.cause}",
+        where=failed.where,
+        why=failed.why,
+        fix=failed.fix,
+        tail=failed.tail,
+    )
+    return again.error()
+
+
+def left_early(node: str) -> DynctlError:
+    """Another node was asked to end before the deployment was ready."""
+    return RuntimeFailure(
+        f"node {node} was ended before the deployment was ready",
+        why="somebody asked for its end there (`dynctl down`, Ctrl-C, or its `up` was closed)",
+        fix="start it on every node again",
+    )
+
+
+def gone_early(node: PlannedNode, age_s: float) -> DynctlError:
+    """Another node fell silent before the deployment was ready."""
+    return RuntimeFailure(
+        f"node {node.name} is gone: not heard for {age_s:.0f} s",
+        where=format_address(node.address, node.control_port),
+        why="its supervisor was met, and ended without a word, or the network between the nodes is cut",
+        fix="see `dynctl status` there; start it on every node again",
+    )
