@@ -114,7 +114,6 @@ def test_a_file_that_is_not_there(inside: Home) -> None:
         ({"engine": "sglang"}, "engine"),
         ({"engine": "vlm"}, "engine"),
         ({"model": "builtin:huge"}, "model"),
-        ({"roles": {"decode": {"share": 0.5}}}, "roles.decode.share"),
         ({"roles": {"decode": {"pin": [{"nics": ["mlx5_9"]}]}}}, "roles.decode.pin"),
     ],
 )
