@@ -153,8 +153,8 @@ async def test_delays_in_the_legs_are_found_again_in_the_split(prefill_s: float,
             assert record.prefill_ms is not None
             assert record.handover_ms is not None
             assert record.queue_ms + record.prefill_ms + record.handover_ms == record.ttft_ms
-        assert median((r.prefill_ms or 0) / first_ms[r.id] for r in router.records) == pytest.approx(1, rel=0.1)
-        assert median((r.handover_ms or 0) / second_ms[r.id] for r in router.records) == pytest.approx(1, rel=0.1)
+        assert median((r.prefill_ms or 0) / first_ms[r.id] for r in router.records) == pytest.approx(1, rel=0.25)
+        assert median((r.handover_ms or 0) / second_ms[r.id] for r in router.records) == pytest.approx(1, rel=0.25)
         assert min(first_ms.values()) >= prefill_s * 1000 - 2
         assert min(second_ms.values()) >= decode_s * 1000 - 2
 
