@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,4 +54,16 @@ def events(
     raise typer.Exit(events(name, follow=follow, processes=process, since=since, as_json=json_))
 
 
-COMMANDS = (status, logs, events)
+def report(
+    name: Name = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.tar.gz", help="The file to write.")
+    ] = None,
+) -> None:
+    """Pack what is needed to get help: plan, events, logs, versions, hardware. Secrets are left out."""
+    from dynctl.cli.report import report
+
+    raise typer.Exit(report(name, output))
+
+
+COMMANDS = (status, logs, events, report)
