@@ -61,6 +61,17 @@ class LogCause(msgspec.Struct, frozen=True):
     fix: str | None = None
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for one token, which proves that the engine behind a server still works.
+
+    `body`: JSON. `tokens`: the counter in its metrics that rises with every token, None where there is none.
+    """
+
+    path: str
+    body: str
+    tokens: str | None = None
+
+
 class Probes(msgspec.Struct, frozen=True, kw_only=True):
     """How a process is found alive and ready: a base URL and paths on it; None where the process has no such probe."""
 
@@ -68,21 +79,28 @@ class Probes(msgspec.Struct, frozen=True, kw_only=True):
     health: str | None = "/health"
     models: str | None = "/v1/models"
     metrics: str | None = "/metrics"
+    canary: Canary | None = None
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True):
-    """Restart rule: at most `max` times, waiting `backoff_s` doubled each time up to `cap_s`."""
+    """Restart rule: at most `max` times, waiting `backoff_s` doubled each time up to `cap_s`.
+
+    Healthy for `cap_s`, it has all its restarts again. `after_restart_of`: a role; whenever a process of it was
+    restarted, the engine needs this one to be restarted too.
+    """
 
     max: int = 3
     backoff_s: float = 1.0
     cap_s: float = 60.0
+    after_restart_of: Role | None = None
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process of a run, complete: what to execute, where it sits, how to watch it and how to stop it.
 
     `env` holds only what dynctl sets; the rest is inherited from whoever started the run. `ucx` says that the process
-    writes UCX's protocol choices among its own log lines.
+    writes UCX's protocol choices among its own log lines. `vital`: beginnings of the titles of child processes without
+    which it can't serve, whatever its server says.
     """
 
     id: str
@@ -105,3 +123,4 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     restart: Restart = Restart()
     stop_grace_s: float = 20.0
     ucx: bool = False
+    vital: tuple[str, ...] = ()

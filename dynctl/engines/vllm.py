@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dynctl.engines.base import EngineContext, flag_name
-from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat
+from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat
 from dynctl.engines.vllm_log import CAUSES, PHASES
 from dynctl.topology.schema import RoleSpec, Topology
 
@@ -16,6 +16,8 @@ SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 KV_ROLES: Mapping[str, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
 CONNECTORS: Mapping[str, str] = {"pull": "NixlConnector", "push": "NixlPushConnector"}
 CPU_BLOCK_TOKENS = 128
+VITAL = ("VLLM::EngineCore", "VLLM::Worker")
+"""Right after the core's death the API server still answers /health with 200."""
 
 
 class Vllm:
@@ -98,12 +100,20 @@ class Vllm:
             memory_nodes=seat.memory_nodes,
             ports=seat.ports,
             reasons=seat.reasons,
-            probes=Probes(url=url),
+            probes=Probes(url=url, canary=_canary(topology)),
             log_phases=tuple(LogPhase(pattern, phase) for pattern, phase in PHASES),
             log_causes=tuple(LogCause(pattern, cause, fix) for pattern, cause, fix in CAUSES),
             restart=Restart(max=spec.restart.max, backoff_s=spec.restart.backoff_s, cap_s=spec.restart.cap_s),
             ucx=seat.role != "worker",
+            vital=VITAL,
         )
+
+
+def _canary(topology: Topology) -> Canary:
+    body = {"model": topology.served_name, "prompt": "Hi", "max_tokens": 1, "temperature": 0}
+    return Canary(
+        path="/v1/completions", body=msgspec.json.encode(body).decode(), tokens="vllm:generation_tokens_total"
+    )
 
 
 def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dynctl.plan.kv import kv_shape
 from dynctl.plan.placement import place, roles
 from dynctl.plan.ports import PortAllocator
 from dynctl.plan.transport import plan_transport
-from dynctl.plan.values import KvShape, Plan, PlannedPair, PlannedTransport, ReadyRules, Slo
+from dynctl.plan.values import HealthRules, KvShape, Plan, PlannedPair, PlannedTransport, ReadyRules, Slo
 from dynctl.topology.schema import Topology
 
 TINY = "builtin:tiny"
@@ -47,6 +47,7 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
         processes=(*workers, _frontend(topology, facts)),
         transport=transport,
         kv=_kv(topology, facts, engine),
+        health=HealthRules(canary_s=topology.health.canary_s, stall_s=topology.health.stall_s),
         ready=ReadyRules(timeout_s=topology.ready.timeout_s, stall_s=topology.ready.stall_s),
         slo=Slo(ttft_ms=topology.slo.ttft_ms, itl_ms=topology.slo.itl_ms) if topology.slo else Slo(),
         verify=topology.disaggregated and (exact if verify is None else verify),

@@ -78,6 +78,13 @@ class ReadyRules(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: float = 300.0
 
 
+class HealthRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a ready process is watched, in seconds: the period of its canary, and how long it may stay unhealthy."""
+
+    canary_s: float = 5.0
+    stall_s: float = 60.0
+
+
 class Slo(msgspec.Struct, frozen=True, kw_only=True):
     """Service-level objectives in milliseconds, where the topology names them."""
 
@@ -111,6 +118,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     transport: PlannedTransport
     kv: KvShape = KvShape()
     ready: ReadyRules = ReadyRules()
+    health: HealthRules = HealthRules()
     slo: Slo = Slo()
     verify: bool = False
     exact: bool = False

@@ -8,11 +8,15 @@ from typing import Protocol
 
 import httpx
 
-from dynctl.errors import DynctlError, ReadyTimeout, RuntimeFailure
+from dynctl.errors import ReadyTimeout, RuntimeFailure
+from dynctl.http.client import Client
 from dynctl.plan.values import Plan
 from dynctl.runtime.gates import StallWatch, await_health, await_model
-from dynctl.runtime.lifecycle import backoff_s
+from dynctl.runtime.health import HealthCheck
+from dynctl.runtime.keeper import Keeper
+from dynctl.runtime.lifecycle import Rules
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.observer import Observer
 from dynctl.runtime.pairs import Prover
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spawncheck import refuse_taken_ports
@@ -29,6 +33,7 @@ class Run(Protocol):
     serving: Serving
     prover: Prover
     events: EventLog
+    observer: Observer
     http: httpx.AsyncClient
 
     def refresh_state(self) -> None:
@@ -43,6 +48,8 @@ class BringUp:
         self._plan = run.plan
         self._serving = run.serving
         self._turns = Turns(run.plan.processes)
+        self._client = Client()
+        self.keepers = {process.id: self._keeper(process) for process in run.processes.values()}
 
     async def run(self) -> None:
         """Returns when every gate is open. Raises RuntimeFailure, TransportError or ReadyTimeout; ends nothing."""
@@ -55,9 +62,18 @@ class BringUp:
 
     async def keep(self) -> None:
         """Watches a ready run until cancelled: restarts what dies, within each process's restart rule."""
-        async with asyncio.TaskGroup() as group:
-            for process in self._run.processes.values():
-                group.create_task(self._keep(process))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for keeper in self.keepers.values():
+                    group.create_task(keeper.run())
+        finally:
+            await self._client.close()
+
+    def _keeper(self, process: Managed) -> Keeper:
+        run, spec, rules = self._run, process.spec, self._plan.health
+        process.rules = Rules(restart=spec.restart, stall_s=rules.stall_s, stop_grace_s=spec.stop_grace_s)
+        health = HealthCheck(process, self._client, rules, run.observer.worked_at)
+        return Keeper(process, self, run.events, health)
 
     async def _open_all(self) -> None:
         plan = self._plan
@@ -114,45 +130,29 @@ class BringUp:
         process.move("exit", process.exit_text())
         raise error
 
-    async def _keep(self, process: Managed) -> None:
-        rule, attempt = process.spec.restart, 0
-        while True:
-            await process.exited.wait()
-            ready_s = time.time() - process.since if process.state == "ready" else 0.0
-            process.move("exit", f"died ({process.exit_text()})", why=_cause_text(process))
-            self._serving.discard(process.id)
-            self._run.refresh_state()
-            attempt = 1 if ready_s > rule.cap_s else attempt + 1
-            if attempt > rule.max:
-                process.move("exhausted", f"not restarted: {rule.max} restarts did not help", why=_cause_text(process))
-                self._run.refresh_state()
-                await asyncio.Event().wait()
-            wait_s = backoff_s(attempt, first_s=rule.backoff_s, cap_s=rule.cap_s)
-            process.move("wait", f"restart {attempt} of {rule.max} in {wait_s:g} s")
-            await asyncio.sleep(wait_s)
-            await self._restart(process)
+    # what keeping a process asks
 
-    async def _restart(self, process: Managed) -> None:
-        """One attempt: the same place, ports and proofs as at first. A failure leaves the process ended."""
-        await asyncio.to_thread(process.clear_leftovers)
-        process.restarts += 1
-        try:
-            async with self._turns.taken(process):
-                process.start()
-                deadline = asyncio.get_running_loop().time() + self._plan.ready.timeout_s
-                stalled = StallWatch(process, self._plan.ready.stall_s).run()
-                async with asyncio.timeout_at(deadline):
-                    if await first_of(self._await_own_gates(process), process.exited.wait(), stalled) != 0:
-                        return
-            async with asyncio.timeout_at(deadline):
-                if await first_of(self._run.prover.again(process.id), process.exited.wait()) != 0:
-                    return
-        except (DynctlError, ExceptionGroup, TimeoutError) as error:
-            cause = _flat(error)
-            self._run.events.add("error", f"{process.id}: {cause}", process=process.id)
-            await asyncio.to_thread(process.clear_leftovers)
-            return
-        process.move("proven", "ready again")
+    async def open_again(self, process: Managed, *, execute: bool) -> None:
+        """Starts it, if `execute`, in its turn, and returns once its own gates are open."""
+        async with self._turns.taken(process):
+            if execute:
+                process.execute()
+            stalled = StallWatch(process, self._plan.ready.stall_s).run()
+            async with asyncio.timeout(self._plan.ready.timeout_s):
+                await first_of(self._await_own_gates(process), stalled)
+
+    async def prove_again(self, process: Managed) -> None:
+        """Proves its pairs, and restarts first whom the engine needs restarted after it."""
+        for other in self._run.processes.values():
+            if other.spec.restart.after_restart_of == process.spec.role and other is not process:
+                self.keepers[other.id].feed("partner restarted", why=f"{process.id} was restarted")
+        async with asyncio.timeout(self._plan.ready.timeout_s):
+            await self._run.prover.again(process.id)
+
+    def changed(self, process: Managed) -> None:
+        """Its state is another: the frontend hears of it at once."""
+        if process.state in {"crashed", "stopping"}:
+            self._serving.discard(process.id)
         self._run.refresh_state()
 
     def _timeout(self, spent_s: float) -> ReadyTimeout:
@@ -179,14 +179,3 @@ def died(process: Managed) -> RuntimeFailure:
         fix=cause.fix if cause and cause.fix else f"`dynctl logs {process.id}` shows its whole log",
         tail=tail,
     )
-
-
-def _cause_text(process: Managed) -> str | None:
-    process.tail.poll()
-    return process.tail.cause.cause if process.tail.cause else None
-
-
-def _flat(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import subprocess
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -16,10 +18,11 @@ from dynctl.nodes.seen import LogSeen
 from dynctl.runtime import ownership, procfs
 from dynctl.runtime.affinity import hold_to
 from dynctl.runtime.binding import ProcessView, judge
-from dynctl.runtime.lifecycle import LifeEvent, step
+from dynctl.runtime.lifecycle import Action, Life, LifeEvent, Rules, said, step
 from dynctl.runtime.mempolicy import preferring
 from dynctl.runtime.spawn import exit_text, spawn
 from dynctl.runtime.tail import LogTail
+from dynctl.store import rotation
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore
 from dynctl.telemetry.status import Bound, ProcessState, ProcessStatus
@@ -28,22 +31,27 @@ TAIL_LINES = 20
 
 
 class Managed:
-    """A planned process and what became of it. `exited` is set when the process that runs now has ended."""
+    """A planned process and what became of it. `exited` is set when the process that runs now has ended.
+
+    It is a child that `execute` started, or one that `adopt` took over, whose exit status nobody can know.
+    `on_exit` is called at the very moment of its end.
+    """
 
     def __init__(self, spec: ProcessSpec, store: RunStore, run_id: str, events: EventLog) -> None:
         self.spec, self._store, self._run_id, self._events = spec, store, run_id, events
-        self.state: ProcessState = "pending"
+        self.life = Life()
+        self.rules = Rules(restart=spec.restart, stop_grace_s=spec.stop_grace_s)
+        self.on_exit: Callable[[], None] = lambda: None
         self.since = time.time()
         self.phase: str | None = None
         self.phase_since = self.since
-        self.restarts = 0
         self.rss_bytes: int | None = None
         self.bound: Bound | None = None
         self._unbound: str | None = None
         self.started = asyncio.Event()
         self.exited = asyncio.Event()
         self.returncode: int | None = None
-        self._popen: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
         self.tail = self._new_tail()
 
     @property
@@ -52,32 +60,63 @@ class Managed:
         return self.spec.id
 
     @property
+    def state(self) -> ProcessState:
+        """The state of its life."""
+        return self.life.state
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return self.life.restarts
+
+    @property
     def pid(self) -> int | None:
         """The pid while the process runs."""
-        return self._popen.pid if self._popen and not self.exited.is_set() else None
+        return None if self.exited.is_set() else self._pid
 
     def start(self) -> None:
+        """Its first start. HostError if it can't be executed."""
+        self.move("start")
+        self.execute()
+
+    def execute(self) -> None:
         """Executes it and watches for its exit through a pidfd. HostError if it can't be executed."""
-        log = self._store.log_path(self.id)
         self.tail = self._new_tail()
         with preferring(self.spec.memory_nodes) as self._unbound:
-            self._popen = spawn(self.spec, self._run_id, log, self._store.dir)
-        self.exited, self.returncode, self.phase = asyncio.Event(), None, None
-        self._watch(self._popen)
-        self.started.set()
-        self.move("spawn", f"started, pid {self._popen.pid}")
-        self.bound = None
+            popen = spawn(self.spec, self._run_id, self._store.log_path(self.id), self._store.dir)
+        self._runs(popen.pid, os.pidfd_open(popen.pid), popen)
+        self._say(f"started, pid {popen.pid}")
         self.check_binding(self.views())
 
-    def move(self, event: LifeEvent, message: str, why: str | None = None) -> None:
-        """Applies a lifecycle event and records the change of state, if it is one."""
-        state = step(self.state, event)
-        if state == self.state:
-            return
-        self.state, self.since = state, time.time()
-        if state in {"ready", "stopped", "crashed", "failed"}:
-            self.phase = None
-        self._events.add("process.state", message, process=self.id, state=state, why=why)
+    def adopt(self, pid: int) -> None:
+        """Takes over a process that runs already and is no child. ProcessLookupError when it is gone.
+
+        Whether the pid still is this run's process must be checked after this call: from here on it can't be reused
+        unnoticed.
+        """
+        self._runs(pid, os.pidfd_open(pid), None)
+        self.move("adopt", f"adopted, pid {pid}")
+
+    def keep_log(self) -> None:
+        """What the last process wrote becomes `.1`."""
+        with contextlib.suppress(OSError):  # a full disk: the log stays whole, and grows on
+            rotation.rotate(self._store.log_path(self.id))
+
+    def move(self, event: LifeEvent, message: str | None = None, why: str | None = None) -> tuple[Action, ...]:
+        """Applies an event of its life and records the change of state, if it is one; what is to be done now."""
+        before, now = self.life, time.monotonic()
+        jitter = random.random()  # noqa: S311 - no secret
+        self.life, actions = step(before, event, now, self.rules, why=why, jitter=jitter)
+        if self.state != before.state:
+            self.since = time.time()
+            if self.state not in {"starting", "loading"}:
+                self.phase = None
+            if self.state != "starting":  # which is said once it has a pid
+                self._say(message or said(self.life, event, now, self.rules))
+        return actions
+
+    def _say(self, message: str) -> None:
+        self._events.add("process.state", message, process=self.id, state=self.state, why=self.life.reason)
 
     def enter(self, phase: str) -> None:
         """Records a phase of start-up; a process that is ready has none, even when a peer's proof needs it."""
@@ -118,9 +157,9 @@ class Managed:
             self._events.add("warning", "not bound as planned", process=self.id, why=found.note)
         self.bound = found
 
-    def clear_leftovers(self) -> None:
-        """Kills what an ended process left behind: engine children that would hold its device and ports."""
-        ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
+    def clear_leftovers(self) -> list[psutil.Process]:
+        """Kills it and what it left behind: engine children that would hold its device and ports; the survivors."""
+        return ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
 
     def measure(self) -> None:
         """Refreshes the tree's resident memory."""
@@ -176,14 +215,17 @@ class Managed:
         tail.skip_to_end()
         return tail
 
-    def _watch(self, popen: subprocess.Popen[bytes]) -> None:
-        loop = asyncio.get_running_loop()
-        descriptor = os.pidfd_open(popen.pid)
+    def _runs(self, pid: int, descriptor: int, popen: subprocess.Popen[bytes] | None) -> None:
+        """The process of that pid is this one's from now on; `descriptor` is its pidfd."""
+        loop, exited = asyncio.get_running_loop(), asyncio.Event()
+        self._pid, self.exited, self.returncode, self.phase, self.bound = pid, exited, None, None, None
 
         def ended() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self.returncode = popen.wait()
-            self.exited.set()
+            self.returncode = popen.wait() if popen else None
+            exited.set()
+            self.on_exit()
 
         loop.add_reader(descriptor, ended)
+        self.started.set()

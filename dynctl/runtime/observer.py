@@ -26,6 +26,7 @@ class Observer:
         self._report = Report()
         self._heard = False
         self._scraped = (-1, -1)
+        self._worked: dict[str, float] = {}
 
     def take(self, report: Report) -> list[RequestRecord]:
         """A report of the frontend; the users' requests in it."""
@@ -33,7 +34,13 @@ class Observer:
         now = time.monotonic()
         for record in report.requests:
             self._requests.add(record, now)
+            if record.status == 200:
+                self._worked.update(dict.fromkeys(filter(None, (record.prefill, record.decode)), now))
         return [record for record in report.requests if not record.directed]
+
+    def worked_at(self, process_id: str) -> float:
+        """When the frontend last reported a request that the worker served: monotonic seconds, long ago if never."""
+        return self._worked.get(process_id, float("-inf"))
 
     async def scrape(self, http: httpx.AsyncClient) -> None:
         """One round over all engines, if requests ended since the last but one: engines count a little late."""

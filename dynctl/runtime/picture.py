@@ -71,7 +71,8 @@ class Picture:
         return WorkerTable(workers=entries, expected=roles)
 
     def _entry(self, process: Managed, serving: Collection[str]) -> WorkerEntry:
-        answers = process.id in serving and process.state not in {"stopping", "stopped", "crashed"}
+        answers = process.id in serving and process.state in {"starting", "loading", "ready"}
+        draining = process.state == "draining"
         ready = process.state == "ready" and self.was_ready
         role = process.spec.role
         assert role != "frontend"  # noqa: S101 - plan.workers() has none
@@ -79,5 +80,5 @@ class Picture:
             id=process.id,
             role=role,
             url=process.spec.probes.url or "",
-            state="ready" if ready else "proving" if answers else "down",
+            state="ready" if ready else "draining" if draining else "proving" if answers else "down",
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from dynctl.topology.base import Env, Milliseconds, Seconds, Section, Text, wrong
+from dynctl.topology.health import Health
 from dynctl.topology.nodes import Origin
 from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
 
@@ -233,6 +234,12 @@ class Topology(Section):
         default=Ready(),
         description="How long start-up may take.",
         examples=[{"timeout": "30m"}],
+        json_schema_extra={"default": {}},
+    )
+    health: Health = Field(
+        default=Health(),
+        description="How ready workers are watched.",
+        examples=[{"canary": "5s", "stall": "60s"}],
         json_schema_extra={"default": {}},
     )
     slo: Slo | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -126,7 +127,16 @@ def test_a_worker_that_keeps_dying_is_given_up(home: Home) -> None:
     assert row(status, "prefill-0")["restarts"] == 2
     assert text(home) == expected
     waits = [e["message"] for e in home.events() if e.get("state") == "backing off"]
-    assert waits == ["restart 1 of 2 in 0.1 s", "restart 2 of 2 in 0.2 s"]
+    for said, number, wait_s in zip(waits, (1, 2), (0.1, 0.2), strict=True):
+        match = re.fullmatch(rf"restart {number} of 2 in ([0-9.]+) s", said)
+        assert match, said
+        assert wait_s <= float(match[1]) <= wait_s * 1.26, "lengthened by jitter"
+    given_up = next(e for e in home.events() if e.get("state") == "failed")
+    assert given_up["message"] == "crash loop: 2 restarts did not help"
+    assert "exit code 1" in given_up["why"]
+    (log,) = home.run_dir.glob("logs/prefill-0.log")
+    assert "no hope" in log.read_text()
+    assert "no hope" in log.with_name("prefill-0.log.1").read_text(), "of the restart before"
     assert home.run("down", home.name).code == 0
 
 

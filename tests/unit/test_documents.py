@@ -12,7 +12,7 @@ import pytest
 
 from dynctl.frontend.messages import RequestRecord
 from dynctl.plan.values import Plan
-from dynctl.runtime.lifecycle import TRANSITIONS
+from dynctl.runtime.lifecycle import TABLE
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
 from tests.unit.plan.machines import ACTIVE, CPU_1P1D, cpu, gpus, made, pools
@@ -113,7 +113,7 @@ def test_states_are_those_that_are_promised() -> None:
     verdicts = msgspec.json.schema(RunStatus)["$defs"]["TransportStatus"]["properties"]["verdict"]["enum"]
     assert set(verdicts) == {"nvlink", "rdma", "shm", "tcp", "mixed", "unknown"}
     process = msgspec.json.schema(RunStatus)["$defs"]["ProcessStatus"]["properties"]["state"]["enum"]
-    assert {state for pair in TRANSITIONS.items() for state in (pair[0][0], pair[1])} <= set(process)
+    assert {state for row in TABLE for state in (row.state, row.after)} == set(process)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)

@@ -1,0 +1,129 @@
+"""Whether a ready process still serves: its health probe, and a token where no traffic shows that it makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+
+import psutil
+
+from dynctl.http.call import ClientError
+from dynctl.http.client import Client, Response
+from dynctl.http.message import Headers
+from dynctl.http.origin import parse_origin
+from dynctl.plan.values import HealthRules
+from dynctl.runtime.managed import Managed
+
+CANARY_ID = "dynctl-canary-"
+"""How the X-Request-Id of every canary begins."""
+MARGIN = 0.9
+"""The part of a period that an answer may take, so that two checks that overlap fit into two periods."""
+
+
+class HealthCheck:
+    """Checks one process, twice in a period. The canary is left out while the frontend sees the process work.
+
+    `worked_at`: when the frontend last reported a request that it served (monotonic seconds). Nothing here goes through
+    the frontend, so that no figure of it counts a canary.
+    """
+
+    def __init__(
+        self,
+        process: Managed,
+        client: Client,
+        rules: HealthRules,
+        worked_at: Callable[[str], float],
+    ) -> None:
+        self._process, self._client, self._worked_at = process, client, worked_at
+        self._period_s, self._limit_s = rules.canary_s, rules.canary_s * MARGIN
+        self._asked_at = self._probed_at = 0.0
+
+    async def sleep(self) -> None:
+        """Until the next check is due."""
+        await asyncio.sleep(self._period_s / 2)
+
+    def restarted(self) -> None:
+        """A new process has just been proven: nothing is due."""
+        self._asked_at = self._probed_at = time.monotonic()
+
+    async def look(self, *, thorough: bool) -> str | None:
+        """What is wrong with it, in words; None when it is well. `thorough`: whatever was seen of it recently."""
+        now, near_s = time.monotonic(), self._period_s / 4
+        if thorough or now - self._probed_at > self._period_s - near_s:
+            self._probed_at = now
+            if problem := await self._probe():
+                return problem + self._stopped()
+        seen_s = now - self._worked_at(self._process.id)
+        if thorough or (seen_s > self._period_s / 2 and now - self._asked_at > self._period_s - near_s):
+            self._asked_at = now
+            if problem := await self._canary():
+                return problem + self._stopped()
+        return None
+
+    async def _probe(self) -> str | None:
+        probes = self._process.spec.probes
+        if not (probes.url and probes.health):
+            return None
+        try:
+            answer = await self._fetch("GET", probes.health, b"")
+        except ClientError as error:
+            return f"{probes.health}: {error}"
+        return None if answer.status == 200 else f"{probes.health} answers {answer.status}"
+
+    async def _canary(self) -> str | None:
+        canary = self._process.spec.probes.canary
+        if canary is None:
+            return None
+        asked = asyncio.ensure_future(self._fetch("POST", canary.path, canary.body.encode()))
+        try:
+            before = await self._tokens_if_slow(asked, canary.tokens)
+            answer = await asked
+        except ClientError as error:
+            if error.kind == "timeout" and before is not None:
+                after = await self._tokens(canary.tokens)
+                if after is not None and after > before:
+                    return None  # busy with others' tokens
+            return f"no token: {error}"
+        finally:
+            asked.cancel()
+        return None if answer.status == 200 else f"no token: {canary.path} answers {answer.status}"
+
+    async def _tokens_if_slow(self, asked: asyncio.Future[Response], counter: str | None) -> float | None:
+        """Tokens so far of an engine that takes long over its canary: with a queue, others come first."""
+        await asyncio.wait({asked}, timeout=self._limit_s / 2)
+        return None if asked.done() else await self._tokens(counter)
+
+    async def _tokens(self, counter: str | None) -> float | None:
+        """The engine's count of tokens, over its ranks; None when it does not say."""
+        metrics = self._process.spec.probes.metrics
+        if not (counter and metrics):
+            return None
+        try:
+            answer = await self._fetch("GET", metrics, b"", self._limit_s / 4)
+        except ClientError:
+            return None
+        total = 0.0
+        for line in answer.body.decode(errors="replace").splitlines():
+            if line.startswith(counter):
+                with contextlib.suppress(ValueError):
+                    total += float(line.rpartition(" ")[2])
+        return total
+
+    async def _fetch(self, method: str, path: str, body: bytes, limit_s: float | None = None) -> Response:
+        headers: Headers = [(b"x-request-id", f"{CANARY_ID}{uuid.uuid4().hex[:12]}".encode())]
+        if body:
+            headers.append((b"content-type", b"application/json"))
+        origin = parse_origin(self._process.spec.probes.url or "")
+        limit_s = limit_s or self._limit_s
+        return await self._client.fetch(origin, method, path.encode(), headers, body, timeout_s=limit_s)
+
+    def _stopped(self) -> str:
+        """Names members of its tree that a signal stopped: nothing else tells that from a deadlock."""
+        for member in self._process.processes():
+            with contextlib.suppress(psutil.Error):
+                if member.status() == psutil.STATUS_STOPPED:
+                    return f" ({member.name()}, pid {member.pid}, is stopped by a signal)"
+        return ""
