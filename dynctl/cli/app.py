@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dynctl.cli import run_commands
+from dynctl.cli.frontend import frontend
 from dynctl.cli.options import Json, Name, NoColor
 from dynctl.errors import DynctlError
 
@@ -181,26 +182,7 @@ def down(
     raise typer.Exit(down(name, timeout_s=timeout, kill=kill))
 
 
-@app.command()
-def frontend(
-    prefill: Annotated[list[str], typer.Option(metavar="URL", help="A prefill worker; repeatable.")] = [],  # noqa: B006
-    decode: Annotated[list[str], typer.Option(metavar="URL", help="A decode worker; repeatable.")] = [],  # noqa: B006
-    worker: Annotated[list[str], typer.Option(metavar="URL", help="An aggregated worker; repeatable.")] = [],  # noqa: B006
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
-    control: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
-    allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
-    drain_timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
-    ] = 20.0,
-) -> None:
-    """Run the built-in router alone, in front of workers that run already."""
-    from dynctl.frontend.command import serve
-
-    raise typer.Exit(
-        serve(host, port, prefill, decode, worker, control, api_keys_file, drain_timeout, allow_public=allow_public)
-    )
+app.command()(frontend)
 
 
 @app.command(hidden=True)

@@ -13,9 +13,11 @@ from dynctl.frontend.dispatch import Dispatcher
 from dynctl.frontend.errors import JSON, Failure
 from dynctl.frontend.job import CLIENT_LEFT, Job
 from dynctl.frontend.keys import check_key
-from dynctl.frontend.legs import Handover, Legs, Timeouts
-from dynctl.frontend.messages import Mode, RequestRecord
+from dynctl.frontend.legs import Handover, Legs
+from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
+from dynctl.frontend.retry import Budget, RetryLimits
+from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
 from dynctl.http.message import Request
@@ -42,6 +44,7 @@ class App:
         token: bytes | None = None,
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
+        retries: RetryLimits | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
@@ -49,12 +52,23 @@ class App:
         self.workers = workers
         self.metrics = Metrics(workers)
         self.legs = Legs(client, clock, handover=handover, timeouts=timeouts)
-        self._dispatcher = Dispatcher(workers, self.legs, self.metrics.degraded)
+        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries))
         self._keys = keys
         self._token = token
         self._clock = clock
         self._wall = wall
         self._on_record = on_record
+
+    def take(self, table: WorkerTable) -> None:
+        """Follow a new table at once: requests that wait for a worker which can't answer go elsewhere."""
+        for worker in self.workers.update(table):
+            self.legs.gone(worker)
+        for worker in self.workers.all():
+            # without another to turn to, waiting is better than failing: the worker may come back
+            if worker.state == "unhealthy" and self.workers.ready(
+                "decode" if worker.role == "prefill" else worker.role
+            ):
+                self.legs.withdraw(worker)
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """One request of the HTTP server."""

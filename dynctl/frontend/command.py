@@ -20,6 +20,8 @@ from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
+from dynctl.frontend.retry import RetryLimits
+from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
 from dynctl.http.origin import parse_origin
@@ -38,6 +40,8 @@ def serve(
     *,
     allow_public: bool = False,
     handover: Handover | None = None,
+    timeouts: Timeouts | None = None,
+    retries: RetryLimits | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
@@ -66,7 +70,7 @@ def serve(
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token(), handover)
+    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
     return 0
@@ -83,13 +87,24 @@ class Frontend:
         keys: tuple[bytes, ...],
         token: bytes | None,
         handover: Handover | None = None,
+        timeouts: Timeouts | None = None,
+        retries: RetryLimits | None = None,
     ) -> None:
         self._sock = sock
         self._urls = urls
         self._control = control
         self._workers = Workers()
         self._client = Client()
-        self._app = App(self._workers, self._client, keys=keys, token=token, handover=handover, on_record=self._record)
+        self._app = App(
+            self._workers,
+            self._client,
+            keys=keys,
+            token=token,
+            handover=handover,
+            timeouts=timeouts,
+            retries=retries,
+            on_record=self._record,
+        )
         self._outbox = Outbox(self._workers, self._app.metrics)
         self._link: ControlLink | None = None
         self._server = Server(self._app.handle, error_body=refusal_body)
@@ -143,8 +158,7 @@ class Frontend:
         return False
 
     def _take_table(self, table: WorkerTable) -> None:
-        for worker in self._workers.update(table):
-            self._app.legs.gone(worker)
+        self._app.take(table)
         health = self._workers.health()
         said = ", ".join(f"{worker.id} {worker.state}" for worker in self._workers.all()) or "none"
         said = f"workers: {said}; {health.status}" + (f" ({health.reason})" if health.reason else "")

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from dynctl.frontend.body import decode_body, one_sequence, parse_fields, prefill_body
 from dynctl.frontend.directed import Pair
 from dynctl.frontend.errors import Failure
 from dynctl.frontend.job import Job
 from dynctl.frontend.legs import LegFailed, Legs
+from dynctl.frontend.retry import MAX_PREFILLS, Budget, Reason, Trail, after_answer, after_prefill
 from dynctl.frontend.routing import Worker
 from dynctl.frontend.workers import Workers
 
 _RETRY_AFTER = (b"retry-after", b"2")
 
 
+class Counts(Protocol):
+    """What is counted of requests that did not go as planned."""
+
+    def degraded(self, reason: str) -> None:
+        """Decode serves a request alone that was to be handed over."""
+
+    def retried(self, leg: str, reason: Reason) -> None:
+        """A leg is sent anew after one failed for that reason."""
+
+    def budget_exhausted(self) -> None:
+        """A request was refused instead of being tried again."""
+
+
 class Dispatcher:
     """Serves one job. Raises Failure with the error that the client gets.
 
-    `on_degraded(reason)` is called when a request that was to be handed over is served by decode alone.
+    `counts` hears of what did not go as planned; retries are made as far as `budget` goes.
     """
 
-    def __init__(self, workers: Workers, legs: Legs, on_degraded: Callable[[str], None]) -> None:
+    def __init__(self, workers: Workers, legs: Legs, counts: Counts, budget: Budget) -> None:
         self._workers = workers
         self._legs = legs
-        self._on_degraded = on_degraded
+        self._counts = counts
+        self._budget = budget
 
     async def generate(self, job: Job) -> None:
         """A completion: through prefill and decode where it can be handed over, else by one worker."""
@@ -58,80 +73,109 @@ class Dispatcher:
                 raise Failure(502, f"the prefill leg on {prefill.id} kept no KV cache for decode", code="no_handover")
             body = decode_body(body, params)
         try:
-            await self._legs.answer(worker, job, body, leg=worker.role)
+            await self._legs.answer(worker, job, body, leg=worker.role, resend=pair.prefill is None)
         except LegFailed as error:
             raise _failure(error) from None
 
     async def _attempts(self, job: Job, role: str, *, hand_over: bool) -> None:
-        """One attempt, and one more on another worker when the first one's worker did not answer at all.
-
-        A decode that fails over a handed-over request does so, as a rule, because the prefill worker died with the KV
-        cache before it was fetched: then once more without that prefill worker.
-        """
-        tried: list[str] = []
-        lost: list[str] = []
+        """Attempts until one answers, or nothing else may be tried (see `retry`)."""
+        self._budget.earn()
+        trail = Trail()
         while True:
             if not self._workers.ready(role):
-                raise Failure(503, self._reason(), code="no_worker", headers=[_RETRY_AFTER])
-            params = await self._prefill(job, lost) if hand_over else None
+                raise self._none_ready()
+            params = await self._prefill(job, trail) if hand_over else None
             if params is None:
+                hand_over = False
                 job.mode = "decode-only" if role == "decode" else "aggregated"
                 job.prefill = job.spans.prefill_sent = None
             else:
                 job.mode = "disaggregated"
-            worker = self._workers.pick(role, tried)
+            worker = self._pick(role, trail)
             if worker is None:
-                raise Failure(503, self._reason(), code="no_worker", headers=[_RETRY_AFTER])
+                raise self._none_ready()
             body = job.request.body if params is None else decode_body(job.request.body, params)
+            others = self._others(role, trail, worker)
+            hold = trail.another_way(handed_over=params is not None, others=others)
             try:
-                await self._legs.answer(worker, job, body, leg=role, hold=params is not None and not lost)
+                await self._legs.answer(worker, job, body, leg=role, hold=hold, resend=params is None)
             except LegFailed as error:
-                if error.status is not None and job.prefill is not None:
-                    lost.append(job.prefill)
-                    continue
-                self._workers.suspect(worker)
-                tried.append(worker.id)
-                another = any(w.id not in tried for w in self._workers.ready(role))
-                if len(tried) > 1 or not another:
-                    raise _failure(error) from None
+                self._after_answer(job, trail, error, role)
             else:
                 self._workers.trust(worker)
                 return
 
-    async def _prefill(self, job: Job, lost: list[str]) -> bytes | None:
-        """Parameters from a prefill worker, the second one asked when the first fails; None: decode serves alone.
+    def _after_answer(self, job: Job, trail: Trail, error: LegFailed, role: str) -> None:
+        """Returns where another attempt may be made, else raises what the client is told."""
+        worker = error.worker
+        prefill = job.prefill
+        serves = prefill is not None and any(w.id == prefill for w in self._workers.ready("prefill"))
+        verdict = after_answer(
+            trail,
+            worker.id,
+            error.reason,
+            prefill=prefill,
+            prefill_serves=serves,
+            others=self._others(role, trail, worker),
+            spend=self._budget.spend,
+        )
+        if error.reason not in ("engine_error", "stale") or (error.reason == "engine_error" and prefill is None):
+            self._workers.suspect(worker)
+        if verdict == "give up":
+            raise _failure(error) from None
+        if verdict == "no budget":
+            self._counts.budget_exhausted()
+            why = f"{error}, and too many requests are being tried again already"
+            raise Failure(503, why, code="retry_budget", headers=[_RETRY_AFTER]) from None
+        self._counts.retried(role, error.reason)
 
-        `lost`: those whose KV cache decode could not use; they count as tried.
-        """
+    async def _prefill(self, job: Job, trail: Trail) -> bytes | None:
+        """Parameters from a prefill worker; None: decode serves alone."""
         if job.fields is None:
             return None
         body = prefill_body(job.fields)
-        tried = list(lost)
-        while len(tried) < 2:
-            worker = self._workers.pick("prefill", tried)
+        failed = False
+        while len(trail.prefills) < MAX_PREFILLS:
+            worker = self._workers.pick("prefill", trail.prefills)
             if worker is None:
                 break
             try:
                 reply = await self._legs.prefill(worker, job, body)
                 params = self._legs.params(worker, job, reply)
             except LegFailed as error:
-                if error.status is not None and 400 <= error.status < 500:
+                failed = True
+                others = self._others("prefill", trail, worker)
+                verdict = after_prefill(trail, worker.id, error.status, others=others, spend=self._budget.spend)
+                if verdict == "client":
                     raise _failure(error) from None
                 self._workers.suspect(worker)
-                tried.append(worker.id)
-                continue
-            self._workers.trust(worker)
-            if params is None:
-                self._on_degraded("nothing_kept")
-            return params
-        self._on_degraded("handover_failed" if lost else "prefill_failed" if tried else "no_prefill")
+                if verdict == "alone":
+                    break
+                self._counts.retried("prefill", error.reason)
+            else:
+                self._workers.trust(worker)
+                if params is None:
+                    self._counts.degraded("nothing_kept")
+                return params
+        self._counts.degraded("handover_failed" if trail.lost else "prefill_failed" if failed else "no_prefill")
         return None
+
+    def _pick(self, role: str, trail: Trail) -> Worker | None:
+        """A worker that has not failed this request, or the last one again where that makes sense."""
+        return self._workers.pick(role, trail.answers) or (self._workers.pick(role) if trail.same else None)
+
+    def _others(self, role: str, trail: Trail, worker: Worker) -> bool:
+        tried = trail.prefills if role == "prefill" else trail.answers
+        return any(w.id not in tried and w.id != worker.id for w in self._workers.ready(role))
+
+    def _none_ready(self) -> Failure:
+        return Failure(503, self._reason(), code="no_worker", headers=[_RETRY_AFTER])
 
     def _named(self, worker_id: str) -> Worker:
         worker = self._workers.get(worker_id)
         if worker is None:
             raise Failure(400, f"there is no worker {worker_id!r}", code="no_such_worker")
-        if worker.state not in ("proving", "ready"):
+        if worker.state not in ("proving", "ready", "unhealthy"):
             raise Failure(503, f"worker {worker_id} is {worker.state}", code="no_worker", headers=[_RETRY_AFTER])
         return worker
 

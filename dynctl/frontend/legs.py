@@ -10,8 +10,10 @@ import msgspec
 from dynctl.frontend.errors import engine_error
 from dynctl.frontend.job import Job
 from dynctl.frontend.relay import Relay
+from dynctl.frontend.retry import Reason
 from dynctl.frontend.routing import Worker
-from dynctl.http.call import Call, ClientError
+from dynctl.frontend.watch import Timeouts, Watch
+from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Gatherer
 from dynctl.http.message import Headers
 
@@ -40,20 +42,16 @@ class Handover:
         return None if params == b"null" else params
 
 
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds until a leg's answer must begin; None waits for as long as the client does."""
-
-    prefill_s: float | None = 300.0
-    decode_s: float | None = None
-
-
 class LegFailed(Exception):
     """A leg brought no usable answer: `status` and `body` (in OpenAI's shape) when the engine did answer."""
 
-    def __init__(self, leg: str, worker: Worker, message: str, status: int | None = None, body: bytes = b"") -> None:
+    def __init__(
+        self, leg: str, worker: Worker, message: str, reason: Reason, status: int | None = None, body: bytes = b""
+    ) -> None:
         super().__init__(f"the {leg} leg on {worker.id} failed: {message}")
         self.leg = leg
         self.worker = worker
+        self.reason: Reason = reason
         self.status = status
         self.body = body
 
@@ -73,7 +71,7 @@ class Legs:
         self._clock = clock
         self.handover = handover or Handover()
         self._timeouts = timeouts or Timeouts()
-        self._waiting: dict[str, set[Call]] = {}
+        self._watch = Watch(clock, self._timeouts)
 
     async def prefill(self, worker: Worker, job: Job, body: bytes) -> bytes:
         """Leg one: the worker's reply. Raises LegFailed for everything but a 2xx."""
@@ -81,27 +79,18 @@ class Legs:
         gatherer = Gatherer(asyncio.get_running_loop().create_future())
         job.spans.prefill_sent = self._clock()
         job.prefill = worker.id
-        call = self._client.send(
-            worker.origin,
-            "POST",
-            job.request.target,
-            headers,
-            body,
-            gatherer,
-            head_timeout_s=self._timeouts.prefill_s,
-        )
-        waiting = self._waiting.setdefault(worker.id, set())
-        waiting.add(call)
+        call = self._client.send(worker.origin, "POST", job.request.target, headers, body, gatherer)
+        watched = self._watch.add(worker.id, call, self._timeouts.prefill_s, directed=job.directed)
         try:
             reply = await gatherer.done
         except ClientError as error:
-            raise LegFailed("prefill", worker, error.message) from None
+            raise LegFailed("prefill", worker, error.message, error.kind) from None
         finally:
-            waiting.discard(call)
+            self._watch.drop(watched)
             call.abort()
         if not 200 <= reply.status < 300:
             body = engine_error(reply.status, reply.body, f"the prefill leg on {worker.id}")
-            raise LegFailed("prefill", worker, f"it answered {reply.status}", reply.status, body)
+            raise LegFailed("prefill", worker, f"it answered {reply.status}", "engine_error", reply.status, body)
         return reply.body
 
     def params(self, worker: Worker, job: Job, reply: bytes) -> bytes | None:
@@ -109,12 +98,22 @@ class Legs:
         try:
             return self.handover.decode_params(job.id.decode(), reply)
         except (msgspec.DecodeError, RecursionError):
-            raise LegFailed("prefill", worker, "its reply is not a JSON object") from None
+            raise LegFailed("prefill", worker, "its reply is not a JSON object", "protocol") from None
 
-    async def answer(self, worker: Worker, job: Job, body: bytes, *, leg: str = "decode", hold: bool = False) -> None:
+    async def answer(
+        self,
+        worker: Worker,
+        job: Job,
+        body: bytes,
+        *,
+        leg: str = "decode",
+        hold: bool = False,
+        resend: bool = False,
+    ) -> None:
         """The leg that answers the client. Raises LegFailed while nothing has been sent to the client.
 
-        `hold`: for a failure of the engine itself too, with status 500, where else the client would be told of it.
+        `hold`: for a failure of the engine itself too, where else the client would be told of it. `resend`: the body
+        carries no KV parameters, so it may be written again where a pooled connection turns out to be closed.
         """
         request = job.request
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -128,25 +127,28 @@ class Legs:
             job.leg_headers(),
             body,
             relay,
-            head_timeout_s=self._timeouts.decode_s,
+            resend=resend,
         )
         relay.carried_by(call)
-        waiting = self._waiting.setdefault(worker.id, set())
-        waiting.add(call)
+        streamed = job.fields is not None and job.fields.get("stream") == b"true"
+        limit_s = self._timeouts.first_s if streamed else self._timeouts.whole_s
+        watched = self._watch.add(worker.id, call, limit_s, relay, directed=job.directed)
         try:
             await relay.done
         except ClientError as error:
-            raise LegFailed(leg, worker, error.message) from None
+            raise LegFailed(leg, worker, error.message, error.kind) from None
         finally:
-            waiting.discard(call)
+            self._watch.drop(watched)
             call.abort()
         if relay.held is not None:
-            raise LegFailed(leg, worker, relay.held, 500)
+            raise LegFailed(leg, worker, relay.held.message, "engine_error", relay.held.status, relay.held.body)
+
+    def withdraw(self, worker: Worker) -> None:
+        """The worker does not answer: what it has not begun to answer is not waited for any longer."""
+        self._watch.withdraw(worker.id, "the worker stopped answering", directed=False)
 
     def gone(self, worker: Worker) -> None:
-        """The worker is out of service: whatever has had no answer from it yet is not waited for any longer."""
-        for call in tuple(self._waiting.pop(worker.id, ())):
-            sink = call.sink
-            if not (isinstance(sink, Relay) and sink.begun):
-                call.fail(ClientError("closed", "the worker went out of service"))
+        """The worker is out of service: nor are answers that it has begun, once they stand still."""
+        self._watch.withdraw(worker.id, "the worker went out of service", directed=True)
+        self._watch.hasten(worker.id)
         self._client.forget(worker.origin)

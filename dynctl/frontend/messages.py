@@ -14,12 +14,16 @@ Mode = Literal["disaggregated", "decode-only", "aggregated"]
 
 
 class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as the supervisor sees it. Only `ready` ones get users' requests; `proving` ones get directed ones."""
+    """One worker as the supervisor sees it. Only `ready` ones get users' requests; `proving` ones get directed ones.
+
+    `unhealthy`: it runs but does not answer; what it has not begun to answer is tried on another, where there is one.
+    `draining`: it is taken out, and ends what it has. `down`: it is out of service.
+    """
 
     id: str
     role: Literal["prefill", "decode", "worker"]
     url: str
-    state: Literal["proving", "ready", "draining", "down"]
+    state: Literal["proving", "ready", "unhealthy", "draining", "down"]
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,6 +53,8 @@ class Metrics:
         self._workers = workers
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._degraded: Counter[str] = Counter()
+        self._retries: Counter[tuple[str, str]] = Counter()
+        self._budget_exhausted = 0
         self._ttft: dict[tuple[str, str], Histogram] = {}
         self._window: dict[str, float | None] = {}
         self._registry = CollectorRegistry(auto_describe=False)
@@ -81,6 +83,14 @@ class Metrics:
         """Count a request that decode served alone although it was to be handed over."""
         self._degraded[reason] += 1
 
+    def retried(self, leg: str, reason: str) -> None:
+        """Count a leg that is sent anew: `leg` is the role of the worker that failed, `reason` one of retry's."""
+        self._retries[leg, reason] += 1
+
+    def budget_exhausted(self) -> None:
+        """Count a request that was refused instead of being tried again."""
+        self._budget_exhausted += 1
+
     def window(self, figures: dict[str, float | None]) -> None:
         """Take the supervisor's latest windowed figures."""
         self._window = figures
@@ -96,8 +106,22 @@ class Metrics:
             requests.add_metric(labels, count)
         yield requests
         yield GaugeMetricFamily("dynctl_requests_in_flight", "Requests under way", value=self.in_flight)
+        yield from self._collect_retries()
         yield from self._collect_ttft()
         yield from self._collect_health()
+
+    def _collect_retries(self) -> Iterable[Metric]:
+        retries = CounterMetricFamily(
+            "dynctl_retries", "Legs sent anew, by the role of the worker that failed", labels=["leg", "reason"]
+        )
+        for labels, count in self._retries.items():
+            retries.add_metric(labels, count)
+        yield retries
+        yield CounterMetricFamily(
+            "dynctl_retry_budget_exhausted",
+            "Requests refused because too many were being tried again",
+            value=self._budget_exhausted,
+        )
 
     def _collect_ttft(self) -> Iterable[Metric]:
         for part, (name, text) in _PARTS.items():

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
-from dynctl.frontend.errors import JSON, engine_error, error_event
+from dynctl.frontend.errors import JSON, engine_error, error_body, error_event
 from dynctl.frontend.job import Job
 from dynctl.frontend.sse import FirstContent
 from dynctl.http.call import Call, ClientError
 from dynctl.http.message import Headers, end_to_end, find
 
 _MAX_ERROR_BYTES = 1024 * 1024
+_RETRIABLE = frozenset({500, 502, 503, 504})
+
+
+class Held(NamedTuple):
+    """An engine's failure that the client has not been told of; `body` in OpenAI's shape."""
+
+    message: str
+    status: int
+    body: bytes
 
 
 class Relay:
@@ -20,13 +30,13 @@ class Relay:
     It fails with ClientError while nothing has been sent to the client: then another attempt, or an error with its own
     status, is still possible. The head is therefore held back until body bytes come. An error answer of the engine is
     gathered and given OpenAI's shape. A stream that breaks off ends with an error event, anything else with a cut
-    connection: never with an end that looks like a good one. With `hold`, a failure of the engine itself (500, or an
+    connection: never with an end that looks like a good one. With `hold`, a failure of the engine itself (5xx, or an
     error event before all content) is kept from the client and noted in `held`: it may be tried again.
     """
 
     __slots__ = (
         *("_call", "_clock", "_error", "_first", "_headers", "_hold", "_job", "_last", "_status", "_who"),
-        *("begun", "done", "held"),
+        *("begun", "done", "held", "moved"),
     )
 
     def __init__(
@@ -37,7 +47,8 @@ class Relay:
         self._clock = clock
         self.done = done
         self.begun = False
-        self.held: str | None = None
+        self.moved = False
+        self.held: Held | None = None
         self._hold = hold
         self._call: Call | None = None
         self._status = 0
@@ -50,14 +61,20 @@ class Relay:
         """The call whose answer this is: paused while the client reads slowly."""
         self._call = call
 
+    @property
+    def held_up(self) -> bool:
+        """Whether the client has not read what was sent to it so far."""
+        return not self._job.responder.writable
+
     def on_head(self, status: int, headers: Headers) -> None:
         """Hold the head; find out what kind of answer it is."""
         self._status = status
         self._headers = headers
         if status >= 400:
             self._error = []
-        elif (find(headers, b"content-type") or b"").startswith(b"text/event-stream"):
-            self._job.streamed = True
+            return
+        self._job.streamed = (find(headers, b"content-type") or b"").startswith(b"text/event-stream")
+        if self._job.streamed:
             self._first = FirstContent()
 
     def on_body(self, data: bytes) -> None:
@@ -69,29 +86,23 @@ class Relay:
         if first is not None:
             self._inspect(first, data)
             if self._hold and not self.begun and first.error is not None and not first.seen:
-                self.held = first.error
-                self._error = []
+                self._keep(Held(first.error, 500, error_body(500, f"{self._who}: {first.error}")))
+                self._finish()
                 return
         if not self.begun:
             self._begin()
+        self.moved = True
         self._last = data
         self._job.responder.write(data)
 
     def on_end(self) -> None:
         """The engine's answer is complete."""
-        if self._hold and self._status == 500:
-            self.held = "it answered 500"
-        if self.held is not None:
-            self._job.error = None
-        elif self._error is not None:
-            body = engine_error(self._status, b"".join(self._error), self._who)
-            self._job.error = f"{self._who} answered {self._status}"
-            extra = [item for item in self._headers if item[0] in (b"retry-after", b"allow")]
-            self._job.responder.simple(self._status, [JSON, *extra, (b"x-request-id", self._job.id)], body)
-        else:
+        if self._error is None:
             if not self.begun:
                 self._begin()
             self._job.responder.end()
+        elif self.held is None:
+            self._failed(engine_error(self._status, b"".join(self._error), self._who))
         self._finish()
 
     def on_error(self, error: ClientError) -> None:
@@ -106,11 +117,25 @@ class Relay:
         if self._job.streamed:
             if not self._last.endswith((b"\n\n", b"\r\n\r\n")):
                 responder.write(b"\n\n")
-            responder.write(error_event(message, "worker_lost"))
+            responder.write(error_event(message, "worker_stalled" if error.kind == "timeout" else "worker_lost"))
             responder.end()
         else:
             responder.abort()
         self._finish()
+
+    def _failed(self, body: bytes) -> None:
+        """The engine answered with an error."""
+        if self._hold and self._status in _RETRIABLE:
+            self._keep(Held(f"it answered {self._status}", self._status, body))
+            return
+        self._job.error = f"{self._who} answered {self._status}"
+        extra = [item for item in self._headers if item[0] in (b"retry-after", b"allow")]
+        self._job.responder.simple(self._status, [JSON, *extra, (b"x-request-id", self._job.id)], body)
+
+    def _keep(self, held: Held) -> None:
+        self.held = held
+        self._error = []
+        self._job.error = None
 
     def _begin(self) -> None:
         self.begun = True

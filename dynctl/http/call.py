@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 class ClientError(Exception):
     """Why there is no (complete) answer.
 
-    connect: no connection came about · closed: the server closed early · timeout: the head (or, for a gathered answer,
-    the end) did not come in time · protocol: what came is not HTTP.
+    connect: no connection came about · closed: the server closed early · stale: a pooled connection closed before any
+    byte of an answer, perhaps before the request was read · timeout: the head (or, for a gathered answer, the end) did
+    not come in time · protocol: what came is not HTTP · withdrawn: the caller lost interest in that server.
     """
 
-    def __init__(self, kind: Literal["connect", "closed", "timeout", "protocol"], message: str) -> None:
+    def __init__(
+        self, kind: Literal["connect", "closed", "stale", "timeout", "protocol", "withdrawn"], message: str
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
@@ -56,11 +59,13 @@ class Call:
         "head",
         "origin",
         "over",
-        "retried",
+        "resend",
         "sink",
     )
 
-    def __init__(self, client: Client, origin: Origin, head: bytes, body: bytes, sink: Sink, *, bodiless: bool) -> None:
+    def __init__(
+        self, client: Client, origin: Origin, head: bytes, body: bytes, sink: Sink, *, bodiless: bool, resend: bool
+    ) -> None:
         self._client = client
         self.origin = origin
         self.head = head
@@ -70,7 +75,7 @@ class Call:
         self.connecting: asyncio.Task[None] | None = None
         self.connection: Upstream | None = None
         self.over = False
-        self.retried = False
+        self.resend = resend
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -137,7 +142,7 @@ class Call:
 
     def retry(self) -> None:
         """Send the request again on a new connection."""
-        self.retried = True
+        self.resend = False
         self.connection = None
         self._client.dispatch(self, fresh=True)
 

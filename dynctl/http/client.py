@@ -58,16 +58,18 @@ class Client:
         sink: Sink,
         *,
         head_timeout_s: float | None = None,
+        resend: bool = True,
     ) -> Call:
         """Send a request; `sink` gets the answer. `host` and `content-length` are added to `headers`.
 
-        `head_timeout_s` runs until the head of the answer; over, the call fails with kind "timeout".
+        `head_timeout_s` runs until the head of the answer; over, the call fails with kind "timeout". Without `resend`
+        a request is never written twice: where a pooled connection closes on it, the call fails with kind "stale".
         """
         fields = [(b"host", origin.authority), *headers]
         if body or method in ("POST", "PUT", "PATCH"):
             fields.append((b"content-length", b"%d" % len(body)))
         head = encode_head(b"%b %b%b HTTP/1.1\r\n" % (method.encode("ascii"), origin.prefix, target), fields)
-        call = Call(self, origin, head, body, sink, bodiless=method == "HEAD")
+        call = Call(self, origin, head, body, sink, bodiless=method == "HEAD", resend=resend)
         if head_timeout_s is not None:
             call.arm(head_timeout_s)
         self.dispatch(call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import httptools
 
@@ -131,11 +131,12 @@ class Upstream(asyncio.Protocol):
             return
         if self._status and not self._delimited and exc is None:
             call.ended()
-        elif self._reused and not self._saw_bytes and not call.retried:
+        elif self._reused and not self._saw_bytes and call.resend:
             call.retry()
         else:
             when = "in the middle of its answer" if self._saw_bytes else "before it answered"
-            call.failed(ClientError("closed", f"the server closed the connection {when}"))
+            kind: Literal["stale", "closed"] = "stale" if self._reused and not self._saw_bytes else "closed"
+            call.failed(ClientError(kind, f"the server closed the connection {when}"))
 
     # parser callbacks
 

@@ -18,8 +18,10 @@ import uvloop
 
 from dynctl.frontend.app import App
 from dynctl.frontend.errors import refusal_body
-from dynctl.frontend.legs import Handover, Timeouts
+from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerEntry, WorkerTable
+from dynctl.frontend.retry import RetryLimits
+from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
 from dynctl.http.limits import Limits
@@ -94,6 +96,7 @@ class Router:
         keys: tuple[bytes, ...] = (),
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
+        retries: RetryLimits | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.records: list[RequestRecord] = []
@@ -107,6 +110,7 @@ class Router:
             token=TOKEN,
             handover=handover,
             timeouts=timeouts,
+            retries=retries,
             on_record=self.records.append,
         )
         self.server = Server(self.app.handle, limits=limits, error_body=refusal_body, on_exception=self.failures.append)
@@ -125,8 +129,7 @@ class Router:
             worker_id = f"{role}-{number}"
             members = {"id": worker_id, "role": role, "url": rest, "state": state or "ready"}
             entries.append(msgspec.convert(members, WorkerEntry))
-        for worker in self.workers.update(WorkerTable(workers=tuple(entries), expected=expected or {})):
-            self.app.legs.gone(worker)
+        self.app.take(WorkerTable(workers=tuple(entries), expected=expected or {}))
 
     async def __aenter__(self) -> Router:
         sock = bound()

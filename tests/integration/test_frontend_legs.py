@@ -28,7 +28,8 @@ from stub_engine import (
     text_event,
 )
 
-from dynctl.frontend.legs import Handover, Timeouts
+from dynctl.frontend.legs import Handover
+from dynctl.frontend.watch import Timeouts
 
 DONE = b"data: [DONE]\n\n"
 ROLE = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})

@@ -57,6 +57,7 @@ PURE = (
     "dynctl.frontend.errors",
     "dynctl.frontend.health",
     "dynctl.frontend.messages",
+    "dynctl.frontend.retry",
     "dynctl.frontend.routing",
     "dynctl.frontend.spans",
     "dynctl.frontend.sse",

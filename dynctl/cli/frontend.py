@@ -1,0 +1,44 @@
+"""`dynctl frontend` as the command line declares it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def frontend(
+    prefill: Annotated[list[str], typer.Option(metavar="URL", help="A prefill worker; repeatable.")] = [],  # noqa: B006
+    decode: Annotated[list[str], typer.Option(metavar="URL", help="A decode worker; repeatable.")] = [],  # noqa: B006
+    worker: Annotated[list[str], typer.Option(metavar="URL", help="An aggregated worker; repeatable.")] = [],  # noqa: B006
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    control: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
+    allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
+    drain_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
+    ] = 20.0,
+    prefill_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a prefill leg must be over.")] = 300.0,
+    first_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a stream must begin.")] = 300.0,
+    whole_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until any other answer must come.")] = 1800.0,
+    stall_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a stream may stand still.")] = 120.0,
+    retry_ratio: Annotated[float, typer.Option(min=0, help="Retries per request, in the long run.")] = 0.2,
+    retry_burst: Annotated[float, typer.Option(min=0, help="Retries that may come at once.")] = 64.0,
+) -> None:
+    """Run the built-in router alone, in front of workers that run already."""
+    from dynctl.frontend.command import serve
+    from dynctl.frontend.retry import RetryLimits
+    from dynctl.frontend.watch import Timeouts
+
+    raise typer.Exit(
+        serve(
+            *(host, port, prefill, decode, worker, control, api_keys_file, drain_timeout),
+            allow_public=allow_public,
+            timeouts=Timeouts(
+                prefill_s=prefill_timeout, first_s=first_timeout, whole_s=whole_timeout, stall_s=stall_timeout
+            ),
+            retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
+        )
+    )
