@@ -26,6 +26,10 @@ app = typer.Typer(
 
 File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A topology file; ./topology.yaml by default.")]
 Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")]
+Node = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which of the file's nodes; by default the one whose address this host has."),
+]
 HardwareFile = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +59,7 @@ def up(
     no_preflight: Annotated[
         bool, typer.Option("--no-preflight", help="Start the engines without proving the KV path first.")
     ] = False,
+    node: Node = None,
 ) -> None:
     """Start a deployment: plan, preflight, spawn, gates, proof; then the live view."""
     from dynctl.cli.up import UpOptions, up
@@ -67,6 +72,7 @@ def up(
         no_color=no_color,
         sample=sample,
         preflight=not no_preflight,
+        node=node,
     )
     raise typer.Exit(up(file, sets, options))
 
@@ -102,11 +108,12 @@ def plan(
     hardware: HardwareFile = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say why each process sits where it sits.")] = False,
     json_: Json = False,
+    node: Node = None,
 ) -> None:
     """Show every process with its GPUs, cores, ports, environment and argv. Starts nothing."""
     from dynctl.cli.plan import plan
 
-    raise typer.Exit(plan(file, sets, hardware, as_json=json_, explain=explain))
+    raise typer.Exit(plan(file, sets, hardware, as_json=json_, explain=explain, node=node))
 
 
 @app.command()

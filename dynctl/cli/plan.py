@@ -39,10 +39,16 @@ def schema() -> int:
 
 
 def plan(
-    file: Path | None, sets: list[str], hardware: Path | None = None, *, as_json: bool, explain: bool = False
+    file: Path | None,
+    sets: list[str],
+    hardware: Path | None = None,
+    *,
+    as_json: bool,
+    explain: bool = False,
+    node: str | None = None,
 ) -> int:
     """What `up` would do, here or on the machine that `hardware` describes; `explain`: and why it sits there."""
-    made = _plan(file, sets, hardware)
+    made = _plan(file, sets, hardware, node)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
@@ -52,17 +58,24 @@ def plan(
     return 0
 
 
-def _plan(file: Path | None, sets: list[str], hardware: Path | None) -> Plan:
-    """The plan without its secrets."""
+def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> Plan:
+    """The plan without its secrets. A host that is none of a topology's nodes sees it as the frontend's node does."""
+    from dynctl.errors import HostError
+    from dynctl.hardware import imports
     from dynctl.plan import redact
     from dynctl.plan.resolve import resolve
     from dynctl.preflight.gather import gather
+    from dynctl.preflight.this_node import find_node
 
-    machine = None
-    if hardware is not None:
-        from dynctl.hardware import imports
-
-        machine = imports.load(hardware)
+    machine = imports.load(hardware) if hardware is not None else None
     topology = choose.topology(file, sets, machine)
-    made, _ = redact.split(resolve(topology, gather(topology, machine)))
+    try:
+        node = find_node(topology, asked)
+    except HostError:
+        node = asked or topology.frontend_node or ""
+        snapshot = topology.nodes[node].hardware
+        if machine is None and snapshot is None:
+            raise
+        machine = machine or imports.load(Path(snapshot or ""))
+    made, _ = redact.split(resolve(topology, gather(topology, machine, node)))
     return made

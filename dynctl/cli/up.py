@@ -14,6 +14,8 @@ from dynctl.plan.values import Plan
 from dynctl.preflight import model
 from dynctl.preflight.gather import gather
 from dynctl.preflight.path import check_path
+from dynctl.preflight.secret import load_secret
+from dynctl.preflight.this_node import find_node
 from dynctl.runtime.launch import already_running, launch, refuse_leftovers
 from dynctl.store import paths
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
@@ -30,18 +32,21 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     no_color: bool = False
     sample: bool = False
     preflight: bool = True
+    node: str | None = None
 
 
 def up(file: str | None, sets: list[str], options: UpOptions) -> int:
     """Starts the deployment; the exit code is that of the run's start, or of the whole run in the foreground."""
     topology = _topology(file, sets)
+    node = find_node(topology, options.node)
+    load_secret(topology)
     _refuse_running(topology.name)
-    preflight = _prepare(topology, options)
+    preflight = _prepare(topology, options, node)
     from dynctl.cli.watch import Watch
 
     with planning_lock():
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
-        plan = resolve(topology, gather(topology), verify=options.verify)
+        plan = resolve(topology, gather(topology, node=node), verify=options.verify)
         plan = msgspec.structs.replace(plan, preflight=preflight)
         connection = launch(plan, requests=options.verbose or options.sample)
         _keep_topology(plan, topology)
@@ -66,12 +71,12 @@ def _refuse_running(name: str) -> None:
     refuse_leftovers(RunStore(name))
 
 
-def _prepare(topology: Topology, options: UpOptions) -> str | None:
+def _prepare(topology: Topology, options: UpOptions, node: str | None) -> str | None:
     """Plans once and tries the KV path, so that every error comes before anything is fetched; gets the model.
 
     What the preflight found, None without one.
     """
-    facts = gather(topology)
+    facts = gather(topology, node=node)
     plan = resolve(topology, facts, verify=options.verify)
     if options.verify and not topology.disaggregated:
         raise UsageError(

@@ -13,7 +13,10 @@ from dynctl.topology.schema import Topology
 
 
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter may know besides topology and seat: interpreter, the model's argument, the kind of machine."""
+    """What an adapter may know besides topology and seat: interpreter, the model's argument, the kind of machine.
+
+    `netdev`: the network interface that KV to and from other nodes may use, where it is known and needed.
+    """
 
     python: str
     model: str
@@ -21,6 +24,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     cores: int
     loopback_only: bool
     emulation_off: bool = False
+    netdev: str | None = None
 
 
 class EngineAdapter(Protocol):

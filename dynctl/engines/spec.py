@@ -9,6 +9,11 @@ import msgspec
 Role = Literal["prefill", "decode", "worker", "frontend"]
 
 
+def authority(host: str, port: int) -> str:
+    """HOST:PORT as a URL has it: IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Rail(msgspec.Struct, frozen=True, kw_only=True):
     """A NIC port that carries one GPU's KV; PCI addresses as sysfs spells them, empty where not known.
 
@@ -27,7 +32,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
 
     `gpu_uuids`: what CUDA_VISIBLE_DEVICES takes, a MIG slice's UUID where it is one; `rails`: which NIC port carries
     which GPU's KV. `memory_nodes`: NUMA nodes its memory should come from; empty: wherever the kernel likes.
-    `reasons`: why it sits there, one choice each, for `plan --explain`.
+    `reasons`: why it sits there, one choice each, for `plan --explain`. A worker that spans `span` nodes has a seat on
+    each: `rank` 0 leads, the others name it as `leader`; `master`: ADDRESS:PORT where they meet.
     """
 
     id: str
@@ -35,6 +41,10 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     node: str = "local"
     address: str = "127.0.0.1"
+    span: int = 1
+    rank: int = 0
+    leader: str | None = None
+    master: str | None = None
     gpus: tuple[int, ...] = ()
     gpu_uuids: tuple[str, ...] = ()
     nics: tuple[str, ...] = ()
@@ -100,7 +110,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `env` holds only what dynctl sets; the rest is inherited from whoever started the run. `ucx` says that the process
     writes UCX's protocol choices among its own log lines. `vital`: beginnings of the titles of child processes without
-    which it can't serve, whatever its server says.
+    which it can't serve, whatever its server says. `leader`: the process that this one is a part of, where a worker
+    spans several nodes: it serves through that one, and has no probes of its own.
     """
 
     id: str
@@ -117,6 +128,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     reasons: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    leader: str | None = None
     probes: Probes = Probes()
     log_phases: tuple[LogPhase, ...] = ()
     log_causes: tuple[LogCause, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dynctl.engines.base import EngineContext, flag_name
-from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat
+from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat, authority
 from dynctl.engines.vllm_log import CAUSES, PHASES
 from dynctl.topology.schema import RoleSpec, Topology
 
@@ -42,7 +42,11 @@ class Vllm:
         "uds": "workers listen on loopback ports",
         "ssl-keyfile": "workers listen on loopback without TLS",
         "ssl-certfile": "workers listen on loopback without TLS",
-        "headless": "dynctl starts whole workers",
+        "headless": "a worker spans nodes where `roles.<role>.on` names more of them than there are workers",
+        "nnodes": "a worker spans nodes where `roles.<role>.on` names more of them than there are workers",
+        "node-rank": "it follows from the order of `roles.<role>.on`",
+        "master-addr": "the parts of a worker meet at its first node's address",
+        "master-port": "ports are allocated; `nodes.<node>.ports` gives the range",
         "config": "write its flags into `roles.<role>.args`",
     }
     must_agree: Mapping[str, str] = {
@@ -83,9 +87,8 @@ class Vllm:
         return (str(dtype) if dtype else None if on_gpu else "float32"), (str(cache) if cache else None)
 
     def process(self, topology: Topology, seat: Seat, context: EngineContext) -> ProcessSpec:
-        """The API server's argv and environment."""
+        """The API server's argv and environment; of a worker's further parts on other nodes a server without one."""
         spec = _role(topology, seat.role)
-        url = f"http://{seat.address}:{seat.ports['http']}"
         return ProcessSpec(
             id=seat.id,
             role=seat.role,
@@ -100,7 +103,8 @@ class Vllm:
             memory_nodes=seat.memory_nodes,
             ports=seat.ports,
             reasons=seat.reasons,
-            probes=Probes(url=url, canary=_canary(topology)),
+            probes=_probes(topology, seat),
+            leader=seat.leader,
             log_phases=tuple(LogPhase(pattern, phase) for pattern, phase in PHASES),
             log_causes=tuple(LogCause(pattern, cause, fix) for pattern, cause, fix in CAUSES),
             restart=Restart(max=spec.restart.max, backoff_s=spec.restart.backoff_s, cap_s=spec.restart.cap_s),
@@ -116,9 +120,28 @@ def _canary(topology: Topology) -> Canary:
     )
 
 
+def _probes(topology: Topology, seat: Seat) -> Probes:
+    if seat.leader:
+        return Probes(health=None, models=None, metrics=None)
+    return Probes(url=f"http://{authority(seat.address, seat.ports['http'])}", canary=_canary(topology))
+
+
+def _meeting(seat: Seat) -> Iterator[str]:
+    """Where the parts of a worker on several nodes meet; only the first answers requests."""
+    if seat.master is None:
+        return
+    host, _, port = seat.master.rpartition(":")
+    yield from ("--nnodes", str(seat.span), "--node-rank", str(seat.rank))
+    yield from ("--master-addr", host.strip("[]"), "--master-port", port)
+    if seat.leader:
+        yield "--headless"
+
+
 def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> Iterator[str]:
     yield from ("--model", context.model, "--served-model-name", topology.served_name)
-    yield from ("--host", seat.address, "--port", str(seat.ports["http"]))
+    if not seat.leader:
+        yield from ("--host", seat.address, "--port", str(seat.ports["http"]))
+    yield from _meeting(seat)
     for flag, size in (("tensor", spec.tp), ("pipeline", spec.pp), ("data", spec.dp)):
         if size > 1:
             yield from (f"--{flag}-parallel-size", str(size))
@@ -167,8 +190,8 @@ def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) 
 
 def _environment(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> dict[str, str]:
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": seat.address}
-    if seat.address == "127.0.0.1":
-        env["GLOO_SOCKET_IFNAME"] = "lo"
+    if seat.address == "127.0.0.1" or context.netdev:
+        env["GLOO_SOCKET_IFNAME"] = context.netdev if seat.span > 1 and context.netdev else "lo"
     if seat.gpu_uuids:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(seat.gpu_uuids)}
     if not context.on_gpu:
@@ -194,7 +217,7 @@ def _transport_environment(topology: Topology, seat: Seat, context: EngineContex
     """
     env = {
         "VLLM_NIXL_SIDE_CHANNEL_HOST": seat.address,
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(seat.ports["side_channel"]),
+        **({"VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)} if (port := seat.ports.get("side_channel")) else {}),
         "UCX_LOG_LEVEL": "info",
         "UCX_LOG_FILE": "stderr",
         "UCX_PROTO_INFO": "*remote memory*",
@@ -212,8 +235,10 @@ def _net_devices(seat: Seat, context: EngineContext) -> dict[str, str]:
     Where the GPUs of a worker have NICs of their own, vLLM gives each rank its GPU's: it puts that NIC in front of
     what UCX_NET_DEVICES says (vllm/v1/executor/vllm_net_devices.py), by PCI address, one for each GPU.
     """
-    if context.loopback_only or not seat.rails:
-        return {"UCX_NET_DEVICES": "lo"} if context.loopback_only else {}
+    if context.loopback_only:
+        return {"UCX_NET_DEVICES": "lo"}
+    if not seat.rails:
+        return {"UCX_NET_DEVICES": ",".join(dict.fromkeys((context.netdev, "lo")))} if context.netdev else {}
     first = {rail.gpu: rail for rail in reversed(seat.rails)}
     known = all(rail.gpu_pci and rail.nic_pci for rail in first.values())
     ports = {rail.port for rail in first.values()}

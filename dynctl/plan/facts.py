@@ -29,7 +29,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `taken_ports` maps a port that can't be bound to who holds it; `ambient` names variables of the caller's environment
     that steer UCX, NIXL or the side channel and are therefore not passed on; `dynctl` is the argv prefix by which
     dynctl re-executes itself; `notes` is what the plan's reader must be told of these facts (another machine's are
-    partly assumed).
+    partly assumed). `node`: the node of the topology that these facts are of, `netdev` the network interface that has
+    its address; `elsewhere`: snapshots of the others, as far as there are any.
     """
 
     hardware: Hardware
@@ -41,3 +42,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     taken_ports: dict[int, str] = {}
     ambient: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    node: str = "local"
+    netdev: str | None = None
+    elsewhere: dict[str, Hardware] = {}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import msgspec
 
+from dynctl import __version__
 from dynctl.engines.base import EngineAdapter, EngineContext, adapter, refuse_disagreement, refuse_owned_flags
 from dynctl.engines.spec import LogPhase, Probes, ProcessSpec, Seat
 from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.plan.facts import Facts
 from dynctl.plan.kv import kv_shape
+from dynctl.plan.machine import LOCAL, Machine, agreed, digest, machines, refuse_taken
 from dynctl.plan.placement import place, roles
-from dynctl.plan.ports import PortAllocator
 from dynctl.plan.transport import plan_transport
 from dynctl.plan.values import HealthRules, KvShape, Plan, PlannedPair, PlannedTransport, ReadyRules, Slo
 from dynctl.topology.schema import Topology
@@ -31,11 +32,15 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     refuse_disagreement(topology, engine)
     _refuse_incomplete_engine(engine.packages(topology), facts)
     _refuse_taken_frontend_port(topology, facts)
-    ports = PortAllocator(topology.name, {**facts.taken_ports, topology.frontend.port: "the frontend"})
+    over = machines(topology, facts)
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
-    seats = place(topology, facts.hardware, ports, needs)
-    transport = plan_transport(topology, facts.hardware, seats)
+    seats = place(topology, over, needs)
+    if topology.nodes:
+        _refuse_taken_ports(over[facts.node], facts, seats)
+    hardware = {name: machine.hardware for name, machine in over.items()}
+    transport = plan_transport(topology, hardware, seats, facts.hardware)
     workers = _workers(topology, facts, engine, seats, transport)
+    parts = agreed(topology, facts, __version__) if topology.nodes else {}
     exact = topology.model == TINY
     return Plan(
         name=topology.name,
@@ -53,7 +58,19 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
         verify=topology.disaggregated and (exact if verify is None else verify),
         exact=exact,
         warnings=_warnings(topology, facts, transport),
+        node=facts.node,
+        nodes=tuple(machine.node() for machine in over.values()) if topology.nodes else (),
+        agreed=parts,
+        digest=digest(parts) if parts else "",
+        rdma=facts.hardware.has_rdma(),
     )
+
+
+def _refuse_taken_ports(machine: Machine, facts: Facts, seats: tuple[Seat, ...]) -> None:
+    planned = {
+        port: f"process {seat.id}" for seat in seats if seat.node == machine.name for port in seat.ports.values()
+    }
+    refuse_taken(machine, facts.taken_ports, planned)
 
 
 def _workers(
@@ -64,25 +81,30 @@ def _workers(
     for pair in transport.pairs:
         own[pair.from_].append(pair)
         own[pair.to].append(pair)
-    before: dict[str, str] = {}
+    before: dict[tuple[str, str], str] = {}
+    beside = Counter(seat.node for seat in seats)
     made = []
     for seat in seats:
-        process = engine.process(topology, seat, _context(topology, facts, seat, len(seats), own[seat.id]))
-        after = tuple(dict.fromkeys(before[device] for device in seat.gpu_uuids if device in before))
+        pairs = own[seat.leader or seat.id]
+        process = engine.process(topology, seat, _context(topology, facts, seat, beside[seat.node], pairs))
+        devices = [(seat.node, device) for device in seat.gpu_uuids]
+        after = tuple(dict.fromkeys(before[device] for device in devices if device in before))
         made.append(msgspec.structs.replace(process, after=after) if after else process)
-        before |= dict.fromkeys(seat.gpu_uuids, seat.id)
+        before |= dict.fromkeys(devices, seat.id)
     return tuple(made)
 
 
 def _context(topology: Topology, facts: Facts, seat: Seat, seats: int, own: Sequence[PlannedPair]) -> EngineContext:
     pinned = topology.role(seat.role).pin
     wants_nics = bool(pinned and pinned[seat.index].nics)
+    hardware = facts.hardware if seat.node == facts.node else facts.elsewhere.get(seat.node, facts.hardware)
     return EngineContext(
         python=facts.engine.python,
         model=facts.model.model,
-        on_gpu=facts.hardware.has_gpu(),
-        cores=len(parse_cpu_list(seat.cpus)) if seat.cpus else max(1, (len(facts.hardware.cores) - 2) // seats),
-        loopback_only=not wants_nics and not any(pair.path == "rdma" for pair in own),
+        on_gpu=hardware.has_gpu(),
+        cores=len(parse_cpu_list(seat.cpus)) if seat.cpus else max(1, (len(hardware.cores) - 2) // seats),
+        loopback_only=not wants_nics and not any(pair.path == "rdma" or pair.across for pair in own),
+        netdev=facts.netdev if seat.node == facts.node and any(pair.across for pair in own) else None,
         emulation_off=bool(own) and all(pair.floor != "tcp" for pair in own),
     )
 
@@ -98,6 +120,7 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
     return ProcessSpec(
         id="frontend",
         role="frontend",
+        node=topology.frontend_node or LOCAL,
         argv=tuple(argv),
         env={"DYNCTL_TOKEN_FILE": f"{facts.run_dir}/token"},
         ports={"http": front.port},
@@ -137,7 +160,7 @@ def _refuse_incomplete_engine(packages: tuple[str, ...], facts: Facts) -> None:
 
 def _refuse_taken_frontend_port(topology: Topology, facts: Facts) -> None:
     holder = facts.taken_ports.get(topology.frontend.port)
-    if holder:
+    if holder and topology.frontend_node in (None, facts.node):
         raise UsageError(
             f"port {topology.frontend.port} is in use",
             where=topology.where("frontend", "port"),

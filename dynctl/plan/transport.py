@@ -12,18 +12,33 @@ from dynctl.plan.values import CLASS_ORDER, PlannedPair, PlannedTransport, Trans
 from dynctl.topology.schema import Topology
 
 
-def plan_transport(topology: Topology, hardware: Hardware, seats: tuple[Seat, ...]) -> PlannedTransport:
-    """Every pair with its path. TransportError (exit 4) when `require` asks for more than the hardware can offer."""
-    prefills = [seat for seat in seats if seat.role == "prefill"]
-    decodes = [seat for seat in seats if seat.role == "decode"]
-    gpus = {gpu.index: gpu for gpu in hardware.gpus}
-    pairs = tuple(_pair(topology, hardware, gpus, p, d) for p in prefills for d in decodes)
+def plan_transport(
+    topology: Topology, machines: Mapping[str, Hardware | None], seats: tuple[Seat, ...], own: Hardware
+) -> PlannedTransport:
+    """Every pair with its path. TransportError (exit 4) when `require` asks for more than the hardware can offer.
+
+    `machines`: the hardware of each node, None where it is not known: it is then taken to be as this node's `own`.
+    """
+    leaders = [seat for seat in seats if not seat.leader]
+    prefills = [seat for seat in leaders if seat.role == "prefill"]
+    decodes = [seat for seat in leaders if seat.role == "decode"]
+    known = {name: _Known(hardware or own, assumed=hardware is None) for name, hardware in machines.items()}
+    pairs = tuple(_pair(topology, known[p.node], known[d.node], p, d) for p in prefills for d in decodes)
     return PlannedTransport(
         required=topology.transport.require,
         direction=topology.transport.direction,
         backend=topology.transport.backend,
         pairs=pairs,
     )
+
+
+class _Known:
+    """A machine and its GPUs by index."""
+
+    def __init__(self, hardware: Hardware, *, assumed: bool) -> None:
+        self.hardware, self.assumed = hardware, assumed
+        self.gpus = {gpu.index: gpu for gpu in hardware.gpus}
+        self.rdma = hardware.has_rdma()
 
 
 def paths(
@@ -47,15 +62,47 @@ def paths(
     return offered
 
 
-def _pair(topology: Topology, hardware: Hardware, gpus: Mapping[int, Gpu], source: Seat, target: Seat) -> PlannedPair:
-    every = paths(topology, hardware, gpus, source, target)
+def between(require: str, source: tuple[str, bool], target: tuple[str, bool]) -> TransportClass:
+    """The best class between two nodes, each given by name and whether it has ACTIVE RDMA ports.
+
+    TransportError where `require` is auto and only one of them has: that is a fault far more often than a choice.
+    """
+    if source[1] and target[1]:
+        return "rdma"
+    if require == "auto" and source[1] != target[1]:
+        has, lacks = (source, target) if source[1] else (target, source)
+        raise TransportError(
+            f"node {has[0]} has active RDMA ports, node {lacks[0]} has none",
+            where="transport.require: auto",
+            why="between nodes `auto` means RDMA where both have it and TCP where neither has",
+            fix=f"bring a port up on {lacks[0]} (`dynctl check-rdma` there says what is missing), or write "
+            "`transport: {require: tcp}`",
+        )
+    return "tcp"
+
+
+def _pair(topology: Topology, a: _Known, b: _Known, source: Seat, target: Seat) -> PlannedPair:
+    across, assumed = source.node != target.node, a.assumed or b.assumed
+    every = _across(topology, a, b, source, target) if across else paths(topology, a.hardware, a.gpus, source, target)
     offered, reason = next(iter(every.items()))
     require = topology.transport.require
-    if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require):
-        raise _too_slow(topology, offered, reason, hardware, source, target)
+    if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require) and not assumed:
+        raise _too_slow(topology, offered, reason, a.hardware, source, target)
     path, reason = _narrowed(topology, every)
     floor = path if require == "auto" else require
-    return PlannedPair(from_=source.id, to=target.id, path=path, floor=floor, reason=reason)
+    return PlannedPair(
+        from_=source.id, to=target.id, path=path, floor=floor, reason=reason, across=across, assumed=assumed
+    )
+
+
+def _across(topology: Topology, a: _Known, b: _Known, source: Seat, target: Seat) -> dict[TransportClass, str]:
+    """The classes between two nodes. What is not known of one is taken to be as on the node that plans."""
+    guess = "; what is not known of a node is taken to be as on this one" if a.assumed or b.assumed else ""
+    best = between(topology.transport.require, (source.node, a.rdma), (target.node, b.rdma))
+    where = f"{source.node} -> {target.node}"
+    if best == "rdma":
+        return {"rdma": f"{where}: both have active RDMA ports{guess}", "tcp": f"{where}: RDMA is not used"}
+    return {"tcp": f"{where}: no RDMA at both ends{guess}"}
 
 
 def _narrowed(topology: Topology, offered: dict[TransportClass, str]) -> tuple[TransportClass, str]:

@@ -19,13 +19,19 @@ ALL_PAIRS = 64
 
 
 class PlannedPair(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """A prefill-decode pair: the best class of path that this hardware offers it, the floor it must meet, and why."""
+    """A prefill-decode pair: the best class of path that this hardware offers it, the floor it must meet, and why.
+
+    `across`: its ends are on different nodes. `assumed`: the hardware of an end is not known here and was taken to be
+    as this node's, so that path and floor are judged again when the nodes meet.
+    """
 
     from_: str
     to: str
     path: TransportClass
     floor: TransportClass
     reason: str
+    across: bool = False
+    assumed: bool = False
 
 
 def mover(pair: PlannedPair, direction: str) -> str:
@@ -104,7 +110,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run. `schema` 1 grows only by optional keys. `preflight`: what was found before it was launched.
 
     `node`: the one of `nodes` that this plan is executed on; without nodes the machine itself. `digest`: over what all
-    nodes must agree on, whose parts are named in `agreed`.
+    nodes must agree on, whose parts are named in `agreed`. `rdma`: this node has an ACTIVE RDMA port for KV.
     """
 
     schema: int = 1
@@ -127,6 +133,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     node: str = "local"
     nodes: tuple[PlannedNode, ...] = ()
     digest: str = ""
+    rdma: bool = False
     agreed: dict[str, str] = {}
 
     def own(self) -> tuple[ProcessSpec, ...]:

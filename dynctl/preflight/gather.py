@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
+
+import msgspec
 
 from dynctl.environ import is_steering
 from dynctl.errors import RunStateError
@@ -12,28 +15,62 @@ from dynctl.hardware.discover import discover
 from dynctl.hardware.holders import KnownRun
 from dynctl.hardware.values import Hardware
 from dynctl.plan.facts import Facts
+from dynctl.plan.machine import LOCAL
+from dynctl.plan.ports import PortRange, candidates, default_range
 from dynctl.preflight import elsewhere, engine, model
 from dynctl.preflight.ports import taken_ports
+from dynctl.preflight.this_node import own_addresses
 from dynctl.store import paths
 from dynctl.store.run import is_supervised, known_runs
+from dynctl.topology.node_spec import NodeSpec
 from dynctl.topology.schema import Topology
 
 
-def gather(topology: Topology, hardware: Hardware | None = None) -> Facts:
-    """Looks everything up. Starts nothing, changes nothing. `hardware`: another machine, which is then planned for."""
+def gather(topology: Topology, hardware: Hardware | None = None, node: str | None = None) -> Facts:
+    """Looks everything up. Starts nothing, changes nothing. `hardware`: another machine, which is then planned for.
+
+    `node`: which of the topology's nodes these are the facts of.
+    """
+    others = snapshots(topology, node)
     if hardware is not None:
-        return elsewhere.facts(topology, hardware, self_command())
+        made = elsewhere.facts(topology, hardware, self_command())
+        return msgspec.structs.replace(made, node=node or made.node, elsewhere=others)
     python = engine.find_python(topology.python, topology.engine)
+    here = topology.nodes[node] if node else None
     return Facts(
         hardware=this_machine(),
+        node=node or LOCAL,
+        netdev=own_addresses()[here.address] if here else None,
+        elsewhere=others,
         engine=engine.look_up(python),
         model=model.look_up(topology.model),
         run_dir=str(paths.run_dir(topology.name)),
         socket=str(paths.socket_path(topology.name)),
         dynctl=self_command(),
-        taken_ports=taken_ports(topology.name, [topology.frontend.port], _planned_by_others(topology.name)),
+        taken_ports=_taken(topology, here),
         ambient=tuple(sorted(name for name in os.environ if is_steering(name))),
     )
+
+
+def snapshots(topology: Topology, node: str | None) -> dict[str, Hardware]:
+    """The hardware of the other nodes, as far as the topology names files with it. UsageError for one that is wrong."""
+    named = {name: spec.hardware for name, spec in topology.nodes.items() if spec.hardware and name != node}
+    if not named:
+        return {}
+    from dynctl.hardware import imports
+
+    # many nodes of one kind may share one file
+    read = {path: imports.load(Path(path)) for path in dict.fromkeys(named.values())}
+    return {name: read[path] for name, path in named.items()}
+
+
+def _taken(topology: Topology, here: NodeSpec | None) -> dict[int, str]:
+    planned = _planned_by_others(topology.name)
+    front = taken_ports([topology.frontend.port], planned)
+    if here is None:
+        return taken_ports(tuple(candidates(topology.name)), planned) | front
+    ports = PortRange.parse(here.ports) if here.ports else default_range(topology.name)
+    return taken_ports(tuple(ports), planned, here.address) | front
 
 
 def this_machine() -> Hardware:
@@ -64,6 +101,8 @@ def _planned_by_others(name: str) -> dict[int, str]:
     found: dict[int, str] = {}
     for run in known_runs():
         if run.name != name and is_supervised(run.name):
-            for process in run.plan().processes:
+            plan = run.plan()
+            found |= {node.control_port: f"run `{run.name}`" for node in plan.nodes if node.name == plan.node}
+            for process in plan.own():
                 found |= dict.fromkeys(process.ports.values(), f"run `{run.name}` ({process.id})")
     return found

@@ -19,13 +19,15 @@ SKIP = "--no-preflight starts the engines without it"
 
 
 def check_path(plan: Plan, hardware: Hardware, say: Callable[[str], None]) -> str | None:
-    """What the preflight found, in a line; None where there is nothing to prove. `say` is told before it begins.
+    """What the preflight found of this node's pairs, in a line; None where there is nothing to prove.
 
+    `say` is told before it begins.
     TransportError when a pair's floor is not met or its transfer fails; HostError when the engine's interpreter has no
     NIXL that loads. What does not tell of the path is only said: a NIXL that the probe does not know, memory it did not
     get, a path that UCX does not name where any will do.
     """
-    pairs = pairs_to_prove(plan.transport.pairs)
+    here = {process.id for process in plan.own()}
+    pairs = pairs_to_prove(tuple(pair for pair in plan.transport.pairs if {pair.from_, pair.to} <= here))
     if not pairs or plan.transport.backend != "ucx":
         return None
     from dynctl.fabric.probe.prove import prove_quickly

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable
-
-from dynctl.plan.ports import candidates
+from collections.abc import Collection
 
 
-def taken_ports(name: str, named: Iterable[int], planned: dict[int, str]) -> dict[int, str]:
-    """Ports that a run of that name can't have: bound by somebody now, or `planned` by another live run."""
-    wanted = [*named, *candidates(name)]
-    bound = {port: held for port in wanted if (held := holder(port))}
+def taken_ports(wanted: Collection[int], planned: dict[int, str], address: str = "127.0.0.1") -> dict[int, str]:
+    """Those of the `wanted` ports that a run can't have: bound by somebody now, or `planned` by another live run."""
+    bound = {port: held for port in wanted if (held := holder(port, address))}
     return {**{port: run for port, run in planned.items() if port in wanted}, **bound}
 
 
 def holder(port: int, address: str = "127.0.0.1") -> str | None:
     """Who holds the port, in words; None when it can be bound."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         # as servers do: a port that is merely in TIME_WAIT counts as free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

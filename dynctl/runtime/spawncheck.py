@@ -9,9 +9,12 @@ from dynctl.preflight.ports import holder
 
 def refuse_taken_ports(plan: Plan) -> None:
     """HostError naming the first planned port that somebody else holds now."""
-    for process in plan.processes:
+    addresses = {node.name: node.address for node in plan.nodes}
+    for process in plan.own():
+        # the frontend listens where its own section says, the workers of several nodes at their node's address
+        address = "127.0.0.1" if process.role == "frontend" else addresses.get(process.node, "127.0.0.1")
         for name, port in process.ports.items():
-            held = holder(port)
+            held = holder(port, address)
             if held:
                 raise HostError(
                     f"port {port} was taken after the plan was made",

@@ -25,6 +25,7 @@ _PATH_KEYS = (
     ("frontend", "api_keys_file"),
     ("frontend", "tls", "cert"),
     ("frontend", "tls", "key"),
+    ("secret_file",),
 )
 
 
@@ -85,7 +86,9 @@ def _expand_user(text: str) -> str:
 
 def _resolve_paths(data: dict[str, Any], root: Map, bases: Bases) -> None:
     """Makes the paths in `data` absolute, in place. What is not text is left for the schema to refuse."""
-    for keys in _PATH_KEYS:
+    nodes = data.get("nodes")
+    snapshots = tuple(("nodes", name, "hardware") for name in nodes) if isinstance(nodes, dict) else ()
+    for keys in (*_PATH_KEYS, *snapshots):
         section: Any = data
         for key in keys[:-1]:
             section = section.get(key) if isinstance(section, dict) else None

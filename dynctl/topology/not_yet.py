@@ -10,8 +10,6 @@ from dynctl.topology.problems import Problem
 from dynctl.topology.schema import Topology
 
 NOT_YET: dict[Path, tuple[Any, ...]] = {
-    ("nodes",): (None, {}),
-    ("roles", "*", "on"): (None, ()),
     ("frontend", "workers"): (1,),
     ("frontend", "resume"): (False,),
     ("frontend", "tls"): (None,),

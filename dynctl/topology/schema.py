@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from dynctl.topology.base import Env, Milliseconds, Seconds, Section, Text, wrong
+from dynctl.topology.base import Milliseconds, Seconds, Section, Text, wrong
 from dynctl.topology.health import Health
+from dynctl.topology.kv_path import Transport
+from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
 from dynctl.topology.nodes import Origin
 from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
 
@@ -85,38 +87,6 @@ Host = Annotated[str, AfterValidator(_check_host)]
 Model = Annotated[Text, AfterValidator(_check_model)]
 
 
-class Transport(Section):
-    """The KV path between prefill and decode."""
-
-    require: Literal["auto", "nvlink", "rdma", "shm", "tcp"] = Field(
-        default="auto",
-        description="The slowest class of path that every prefill-decode pair may use (nvlink > rdma > shm > tcp); "
-        "auto: the best that the hardware offers that pair.",
-        examples=["rdma"],
-    )
-    direction: Literal["pull", "push"] = Field(
-        default="pull",
-        description="pull: decode reads the KV (NixlConnector); push: prefill writes it (NixlPushConnector).",
-        examples=["pull"],
-    )
-    backend: Literal["ucx", "libfabric"] = Field(default="ucx", description="NIXL's backend.", examples=["ucx"])
-    lease_s: Seconds = Field(
-        default=30.0,
-        alias="lease",
-        description="How long prefill keeps the KV of a request that decode has not asked for yet.",
-        examples=["30s"],
-        json_schema_extra={"default": "30s"},
-    )
-    env: Env = Field(
-        default={}, description="UCX settings for every worker, verbatim.", examples=[{"UCX_TLS": "rc,cuda_copy"}]
-    )
-    connector: dict[str, Any] = Field(
-        default={},
-        description="Further keys of vLLM's kv_connector_extra_config, verbatim.",
-        examples=[{"num_threads": 4}],
-    )
-
-
 class Tls(Section):
     """Certificate and key of the frontend."""
 
@@ -132,6 +102,9 @@ class Frontend(Section):
     routing: Text = Field(default="round-robin", description="How workers are chosen.", examples=["round-robin"])
     kind: Literal["builtin", "vllm-router", "dynamo"] | None = Field(
         default=None, description="Which router serves; by default the one that the engine needs.", examples=["builtin"]
+    )
+    on: Text | None = Field(
+        default=None, description="Node that it runs on, where there are several; by default the first.", examples=["a"]
     )
     workers: int = Field(default=1, ge=1, le=64, description="Processes of the frontend.", examples=[1])
     resume: bool = Field(
@@ -227,8 +200,14 @@ class Topology(Section):
         description="Which workers there are: prefill and decode, or worker alone.",
         examples=[{"prefill": {"workers": 1}, "decode": {"workers": 1}}],
     )
-    nodes: dict[str, Any] | None = Field(
-        default=None, description="The machines of a run that spans several.", examples=[{"a": {"address": "10.0.0.1"}}]
+    nodes: dict[str, NodeSpec] = Field(
+        default={}, description="The machines of a run that spans several.", examples=[{"a": {"address": "10.0.0.1"}}]
+    )
+    secret_file: Text | None = Field(
+        default=None,
+        description="File, readable by its owner alone, with the secret that the nodes of a run share; "
+        "by default $DYNCTL_SECRET.",
+        examples=["./secret"],
     )
     ready: Ready = Field(
         default=Ready(),
@@ -267,6 +246,21 @@ class Topology(Section):
         if isinstance(data, dict) and data.get("served_name") is None and isinstance(model := data.get("model"), str):
             return {**data, "served_name": model.removeprefix("builtin:")}
         return data
+
+    @property
+    def frontend_node(self) -> str | None:
+        """The node of the frontend; None where the file has no nodes."""
+        return self.frontend.on or next(iter(self.nodes), None)
+
+    @model_validator(mode="after")
+    def _nodes_fit(self) -> Topology:
+        check_nodes(self.nodes)
+        front = (self.frontend.on,) if self.frontend.on else None
+        check_on(self.nodes, front, ("frontend", "on"))
+        for name, role in self.roles.present():
+            check_on(self.nodes, role.on, ("roles", name, "on"))
+            check_span(self.nodes, name, role)
+        return self
 
     @model_validator(mode="after")
     def _decode_has_no_pipeline(self) -> Topology:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
-from dynctl.engines.spec import Role, Seat
+import msgspec
+
+from dynctl.engines.spec import Role, Seat, authority
 from dynctl.errors import HostError
 from dynctl.hardware.values import Gpu, Hardware, cpu_list
+from dynctl.plan.machine import Machine
 from dynctl.plan.placement.assign import assign
 from dynctl.plan.placement.cores import divide
 from dynctl.plan.placement.pins import pinned, refuse_wrong_nics
@@ -20,14 +23,49 @@ from dynctl.topology.schema import Topology
 
 
 def place(
-    topology: Topology, hardware: Hardware, ports: PortAllocator, needs: Mapping[Role, Mapping[str, int]]
+    topology: Topology, machines: Mapping[str, Machine], needs: Mapping[Role, Mapping[str, int]]
 ) -> tuple[Seat, ...]:
     """A seat for every worker. `needs` names the ports that a worker of each role wants, and how many consecutive ones.
 
+    On a machine whose hardware is not known a seat has its address and ports, and everything else is left open.
     Raises HostError when there are too few GPUs, UsageError for a pin that names what is not there or not free.
     """
-    _refuse_gpus_without_any(topology, hardware)
-    wanted, found = workers(topology), units(hardware)
+    every = workers(topology)
+    seats: dict[str, Seat] = {}
+    for machine in machines.values():
+        own = [worker for worker in every if worker.node == machine.name]
+        for seat in _on(topology, machine, own, needs):
+            seats[seat.id] = seat
+    return tuple(_joined(seats[worker.id], worker, seats) for worker in every)
+
+
+def _on(
+    topology: Topology, machine: Machine, wanted: Sequence[Wanted], needs: Mapping[Role, Mapping[str, int]]
+) -> list[Seat]:
+    """The seats on one machine, of the workers that are wanted there."""
+    bare = [
+        Seat(
+            id=worker.id,
+            role=worker.role,
+            index=worker.index,
+            node=machine.name,
+            address=machine.address,
+            span=worker.span,
+            rank=worker.rank,
+        )
+        for worker in wanted
+    ]
+    seats = _filled(topology, machine.hardware, wanted, bare) if machine.hardware and wanted else bare
+    return [
+        msgspec.structs.replace(seat, ports=_take_ports(machine.ports, _needed(worker, needs)))
+        for seat, worker in zip(seats, wanted, strict=True)
+    ]
+
+
+def _filled(topology: Topology, hardware: Hardware, wanted: Sequence[Wanted], bare: Sequence[Seat]) -> list[Seat]:
+    """With GPUs, NICs, cores and memory of that hardware."""
+    _refuse_gpus_without_any(topology, hardware, {worker.role for worker in wanted})
+    found = units(hardware)
     refuse_wrong_nics(hardware, wanted)
     fixed = pinned(wanted, found)
     given = assign(wanted, found, fixed) if hardware.has_gpu() else {}
@@ -35,14 +73,12 @@ def place(
     cores = divide(hardware, [_parts(worker, given.get(worker.id, [])) for worker in wanted])
     reasons = Reasons(hardware, given, rail)
     seats = []
-    for worker, core in zip(wanted, cores, strict=True):
+    for worker, core, seat in zip(wanted, cores, bare, strict=True):
         sits = given.get(worker.id, [])
         numa = _numa(sits) if sits else core.numa
         memory = _memory_nodes(hardware, numa)
-        seat = Seat(
-            id=worker.id,
-            role=worker.role,
-            index=worker.index,
+        filled = msgspec.structs.replace(
+            seat,
             gpus=tuple(unit.gpu.index for unit in sits),
             gpu_uuids=tuple(unit.device for unit in sits),
             nics=tuple(dict.fromkeys(worker.pin.nics or (part.nic for part in rail[worker.id]))),
@@ -50,17 +86,32 @@ def place(
             numa=numa,
             cpus=cpu_list(core.cores) if core.cores else None,
             memory_nodes=memory,
-            ports=_take_ports(ports, needs[worker.role]),
             reasons=reasons.of(worker, sits, rail[worker.id], core.reason, memory),
         )
-        seats.append(seat)
-    return tuple(seats)
+        seats.append(filled)
+    return seats
 
 
-def _refuse_gpus_without_any(topology: Topology, hardware: Hardware) -> None:
+def _needed(worker: Wanted, needs: Mapping[Role, Mapping[str, int]]) -> Mapping[str, int]:
+    """Those who follow a leader on another node serve nobody themselves; the leader has a port where they meet."""
+    if worker.rank:
+        return {}
+    return {**needs[worker.role], **({"master": 1} if worker.span > 1 else {})}
+
+
+def _joined(seat: Seat, worker: Wanted, seats: Mapping[str, Seat]) -> Seat:
+    """The seat with the place where the parts of its worker meet, if it has several."""
+    if worker.span == 1:
+        return seat
+    leader = seats[worker.leader]
+    meet = authority(leader.address, leader.ports["master"])
+    return msgspec.structs.replace(seat, master=meet, leader=worker.leader if worker.rank else None)
+
+
+def _refuse_gpus_without_any(topology: Topology, hardware: Hardware, present: Collection[Role]) -> None:
     """`tp` also splits a worker over CPUs; who writes `gpus` means GPUs."""
     for role, spec in roles(topology):
-        if spec.gpus and not hardware.has_gpu():
+        if spec.gpus and role in present and not hardware.has_gpu():
             raise HostError(
                 f"{role} is to have {spec.gpus} GPUs for each worker; this machine has none",
                 where=topology.where("roles", role, "gpus"),

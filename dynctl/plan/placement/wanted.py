@@ -8,6 +8,7 @@ import msgspec
 
 from dynctl.engines.base import flag_name
 from dynctl.engines.spec import Role
+from dynctl.topology.node_spec import nodes_of, span_of
 from dynctl.topology.schema import Pin, RoleSpec, Topology
 
 WORKER_ROLES: tuple[Role, ...] = ("prefill", "decode", "worker")
@@ -23,11 +24,19 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     pin: Pin
     where: str
     share: Fraction | None = None
+    node: str = "local"
+    span: int = 1
+    rank: int = 0
+
+    @property
+    def leader(self) -> str:
+        """`prefill-0`."""
+        return f"{self.role}-{self.index}"
 
     @property
     def id(self) -> str:
-        """`prefill-0`."""
-        return f"{self.role}-{self.index}"
+        """`prefill-0`; `prefill-0.1` for the second part of one that spans nodes."""
+        return f"{self.leader}.{self.rank}" if self.rank else self.leader
 
 
 def roles(topology: Topology) -> list[tuple[Role, RoleSpec]]:
@@ -37,18 +46,22 @@ def roles(topology: Topology) -> list[tuple[Role, RoleSpec]]:
 
 
 def workers(topology: Topology) -> list[Wanted]:
-    """Every worker, in plan order."""
+    """Every worker, or every part of one that spans nodes, in plan order."""
     return [
         Wanted(
             role=role,
             index=index,
-            gpus=spec.gpus_per_worker,
+            gpus=spec.gpus_per_worker // span_of(spec),
             pin=spec.pin[index] if spec.pin and index < len(spec.pin) else Pin(),
             where=topology.where("roles", role, "pin", index),
             share=_share(spec),
+            node=node,
+            span=span_of(spec),
+            rank=rank,
         )
         for role, spec in roles(topology)
         for index in range(spec.workers)
+        for rank, node in enumerate(nodes_of(spec, index, topology.nodes) or ("local",))
     ]
 
 

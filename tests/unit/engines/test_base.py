@@ -41,7 +41,11 @@ OWNED = {
     "ssl-keyfile": "loopback",
     "ssl-certfile": "loopback",
     "uds": "loopback",
-    "headless": "whole",
+    "headless": "spans nodes",
+    "nnodes": "spans nodes",
+    "node-rank": "order of",
+    "master-addr": "first node",
+    "master-port": "gives the range",
 }
 
 

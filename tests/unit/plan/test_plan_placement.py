@@ -147,13 +147,13 @@ def test_data_parallel_ranks_get_consecutive_side_channels() -> None:
 
 
 def test_every_port_that_may_be_given_out_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynctl.preflight.ports.holder", lambda port: "pid 1")
-    assert set(taken_ports("x", [8000], {1: "elsewhere"})) == {8000, *candidates("x")}
+    monkeypatch.setattr("dynctl.preflight.ports.holder", lambda port, address: "pid 1")
+    assert set(taken_ports([8000, *candidates("x")], {1: "elsewhere"})) == {8000, *candidates("x")}
 
 
 def test_consecutive_ports_leave_no_taken_one_between() -> None:
     first = next(candidates("x"))
-    allocator = PortAllocator("x", {first + 2: "pid 1"})
+    allocator = PortAllocator.of_run("x", {first + 2: "pid 1"})
     assert allocator.take(3) == first + 3
     assert [allocator.take(), allocator.take(2), allocator.take()] == [first, first + 6, first + 1]
 
@@ -161,14 +161,14 @@ def test_consecutive_ports_leave_no_taken_one_between() -> None:
 def test_consecutive_ports_do_not_wrap_around() -> None:
     name = next(f"n{number}" for number in range(100_000) if next(candidates(f"n{number}")) == LAST_PORT - 99)
     taken = dict.fromkeys(range(LAST_PORT - 99, LAST_PORT), "pid 1")
-    allocator = PortAllocator(name, taken)
+    allocator = PortAllocator.of_run(name, taken)
     assert allocator.take(2) == FIRST_PORT
     assert allocator.take() == LAST_PORT
 
 
 def test_no_ports_left() -> None:
     with pytest.raises(HostError, match="no 3 consecutive free ports"):
-        PortAllocator("x", dict.fromkeys(itertools.islice(candidates("x"), 1, None, 2), "pid 1")).take(3)
+        PortAllocator.of_run("x", dict.fromkeys(itertools.islice(candidates("x"), 1, None, 2), "pid 1")).take(3)
     with pytest.raises(HostError):
         made(CPU_1P1D, "roles.prefill.workers=1000", on=cpu())
 

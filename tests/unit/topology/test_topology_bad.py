@@ -108,7 +108,24 @@ BAD_KEYS = {
     "public by accident": ("frontend: {host: 0.0.0.0}\n", "frontend.host", "no API key", "allow_public: true"),
     "public name": ("frontend: {host: node1}\n", "frontend.host", "others can reach", "api_keys_file"),
     # known, and without effect in this version
-    "nodes": ("nodes: {a: {address: 10.0.0.1}}\n", "nodes", "not supported by this version", "leave it out"),
+    "name as address": ("nodes: {a: {address: host-a}}\n", "nodes.a.address", "an IP address", "getent hosts host-a"),
+    "any address": ("nodes: {a: {address: 0.0.0.0}}\n", "nodes.a.address", "address of one machine", "reach it by"),
+    "one address twice": (
+        "nodes: {a: {address: 10.0.0.1}, b: {address: 10.0.0.1}}\n",
+        "nodes.b.address",
+        "address of `a` too",
+        "each machine once",
+    ),
+    "node's name": ("nodes: {A: {address: 10.0.0.1}}\n", "nodes.A", "not a node's name", "nodes"),
+    "range": ("nodes: {a: {address: 10.0.0.1, ports: 9-3}}\n", "nodes.a.ports", "1024-65535", "20000-20999"),
+    "one port": ("nodes: {a: {address: 10.0.0.1, ports: '20000'}}\n", "nodes.a.ports", "two ports", "20000-20999"),
+    "frontend elsewhere": (
+        "frontend: {on: z}\nnodes: {a: {address: 10.0.0.1}}\n",
+        "frontend.on",
+        "names `z`, which is not among the nodes: a",
+        "a",
+    ),
+    "frontend on nothing": ("frontend: {on: z}\n", "frontend.on", "has no `nodes`", "leave it out"),
     "tls": ("frontend: {tls: {cert: c, key: k}}\n", "frontend.tls", "not supported by this", "leave it out"),
     "several": ("frontend: {workers: 2}\n", "frontend.workers", "not supported by this", "workers: 1"),
     "resume": ("frontend: {resume: true}\n", "frontend.resume", "not supported by this", "leave it out"),
@@ -145,7 +162,7 @@ BAD_ROLES = {
     "negative pin": ("{pin: [{gpus: [-1]}]}", "pin[0].gpus[0]", "zero or more", "gpus"),
     "share of several": ("{tp: 2, share: 0.4}", "share", "is 0.4, but a worker has 2 GPUs", "leave `share` out"),
     "share of nothing": ("{share: 0}", "share", "more than 0 and at most 1", "share: 0.45"),
-    "on": ("{on: [b]}", "on", "not supported by this version", "leave it out"),
+    "on": ("{on: [b]}", "on", "has no `nodes`", "leave it out"),
 }
 
 

@@ -153,7 +153,7 @@ def test_anchors_merges_and_keys_of_ones_own() -> None:
 
 def test_no_op_values_of_keys_not_supported_yet_are_accepted() -> None:
     frontend = "frontend: {kind: builtin, workers: 1, resume: false, routing: round-robin}\n"
-    assert good(HEAD + frontend + "nodes: {}\nroles: {worker: {on: []}}\n").frontend.kind == "builtin"
+    assert good(HEAD + frontend + "nodes: {}\nroles: {worker: {}}\n").frontend.kind == "builtin"
 
 
 def test_a_public_host_with_keys_or_by_intent() -> None:

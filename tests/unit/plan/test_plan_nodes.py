@@ -1,0 +1,153 @@
+"""One file, several nodes: every node comes to the same ids, addresses and ports, and places its own workers."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.errors import HostError, TransportError, UsageError
+from dynctl.hardware.values import Hardware
+from dynctl.plan.facts import EngineFacts, Facts, ModelFacts
+from dynctl.plan.resolve import resolve
+from dynctl.plan.transport import between
+from dynctl.plan.values import Plan
+from dynctl.topology.load import parse
+from dynctl.topology.schema import Topology
+
+ADDRESSES = {name: f"10.0.0.{number}" for number, name in enumerate("abcdef", 1)}
+
+
+def topology(roles: str, *nodes: str, more: str = "") -> Topology:
+    listed = "".join(f"  {name}: {{address: {ADDRESSES[name]}}}\n" for name in nodes)
+    return parse(f"schema: 1\nname: t\nmodel: m/m\nnodes:\n{listed}{more}roles:\n{roles}", source="t.yaml")
+
+
+def facts(node: str, hardware: Hardware | None = None, **changes: object) -> Facts:
+    made = Facts(
+        hardware=hardware or Hardware(cores=(0, 1, 2, 3)),
+        engine=EngineFacts(python="/py", vllm="1", nixl="1"),
+        model=ModelFacts(model="m/m"),
+        run_dir="/run/t",
+        node=node,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def shared(plan: Plan) -> list[object]:
+    """What the others must know."""
+    parts = [(p.id, p.node, p.role, p.leader, p.ports, p.probes) for p in plan.processes]
+    return [plan.nodes, plan.digest, plan.agreed, parts, [(p.from_, p.to, p.across) for p in plan.transport.pairs]]
+
+
+PAIR = "  prefill: {on: [a]}\n  decode: {on: [b]}\n"
+
+
+def test_workers_sit_on_their_nodes_and_the_frontend_on_the_first() -> None:
+    plan = resolve(topology(PAIR, "a", "b"), facts("b", netdev="eth1"))
+    assert [(p.id, p.node) for p in plan.processes] == [("prefill-0", "a"), ("decode-0", "b"), ("frontend", "a")]
+    assert [p.id for p in plan.own()] == ["decode-0"]
+    assert [p.id for p in plan.elsewhere()] == ["prefill-0", "frontend"]
+    assert [(n.name, n.address) for n in plan.nodes] == [("a", "10.0.0.1"), ("b", "10.0.0.2")]
+    decode = plan.process("decode-0")
+    assert decode.probes.url == f"http://10.0.0.2:{decode.ports['http']}"
+    assert flag(decode, "--host") == "10.0.0.2"
+    assert decode.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.2"
+    assert decode.env["UCX_NET_DEVICES"] == "eth1,lo"
+    assert plan.node == "b"
+    own = {plan.nodes[1].control_port, *decode.ports.values()}
+    assert len(own) == 3
+
+
+def flag(process: ProcessSpec, name: str) -> str:
+    return process.argv[process.argv.index(name) + 1]
+
+
+def test_another_file_or_version_is_another_digest() -> None:
+    here = resolve(topology(PAIR, "a", "b"), facts("a"))
+    other = resolve(topology(PAIR, "a", "b", more="served_name: x\n"), facts("b"))
+    assert here.digest != other.digest
+    assert {part for part in here.agreed if here.agreed[part] != other.agreed[part]} == {"file"}
+    newer = resolve(topology(PAIR, "a", "b"), facts("b", engine=EngineFacts(python="/x", vllm="2", nixl="1")))
+    assert {part for part in here.agreed if here.agreed[part] != newer.agreed[part]} == {"vllm"}
+
+
+@given(
+    count=st.integers(2, 6), prefill=st.integers(1, 7), decode=st.integers(1, 7), front=st.sampled_from("abcdef")
+)  # fmt: skip
+def test_any_node_plans_what_the_others_plan(count: int, prefill: int, decode: int, front: str) -> None:
+    names = "abcdef"[:count]
+    on = [names[: max(n for n in range(1, count + 1) if n <= w or n % w == 0)] for w in (prefill, decode)]
+    roles = "".join(
+        f"  {role}: {{workers: {workers}, tp: {len(there) if len(there) > workers else 1}, on: [{', '.join(there)}]}}\n"
+        for role, workers, there in zip(("prefill", "decode"), (prefill, decode), on, strict=True)
+        if len(there) <= workers or len(there) % workers == 0
+    )
+    more = f"frontend: {{on: {front if front in names else 'a'}}}\n"
+    made = topology(roles, *names, more=more)
+    plans = [resolve(made, facts(name)) for name in names]
+    assert all(shared(plan) == shared(plans[0]) for plan in plans)
+    assert sorted(p.id for plan in plans for p in plan.own()) == sorted(p.id for p in plans[0].processes)
+    for name in names:
+        ports = [port for p in plans[0].processes if p.node == name for port in p.ports.values()]
+        assert len(set(ports)) == len(ports)
+
+
+def test_a_worker_that_spans_nodes() -> None:
+    roles = "  prefill: {on: [a]}\n  decode: {workers: 1, tp: 4, on: [b, c]}\n"
+    plan = resolve(topology(roles, "a", "b", "c"), facts("c"))
+    leader, follower = plan.process("decode-0"), plan.process("decode-0.1")
+    assert (leader.node, follower.node, follower.leader) == ("b", "c", "decode-0")
+    master = str(leader.ports["master"])
+    for rank, process in enumerate((leader, follower)):
+        assert [flag(process, f"--{name}") for name in ("nnodes", "node-rank", "master-addr", "master-port")] == [
+            "2", str(rank), "10.0.0.2", master,
+        ]  # fmt: skip
+        assert flag(process, "--tensor-parallel-size") == "4"
+    assert "--headless" in follower.argv
+    assert "--headless" not in leader.argv
+    assert follower.probes.url is None
+    assert follower.ports == {}
+    assert [(p.from_, p.to) for p in plan.transport.pairs] == [("prefill-0", "decode-0")]
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        ("  prefill: {on: [a]}\n  decode: {}\n", "roles.decode.on` is missing"),
+        ("  prefill: {on: [a]}\n  decode: {on: [z]}\n", "names `z`"),
+        ("  prefill: {on: [a]}\n  decode: {on: [a, a]}\n", "each once"),
+        ("  prefill: {on: [a]}\n  decode: {on: [a, b], tp: 3}\n", "can't be divided"),
+        ("  prefill: {on: [a]}\n  decode: {on: [a, b, c], workers: 2, tp: 2}\n", "names 3 nodes for 2 workers"),
+    ],
+)
+def test_workers_that_can_not_be_dealt_out(roles: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        topology(roles, "a", "b", "c")
+    assert words in f"{caught.value}"
+
+
+def test_a_taken_port_is_an_error_and_not_a_move() -> None:
+    made = topology(PAIR, "a", "b")
+    port = resolve(made, facts("b")).process("decode-0").ports["http"]
+    with pytest.raises(HostError, match=rf"port {port} of node b is in use"):
+        resolve(made, facts("b", taken_ports={port: "pid 7 (x)"}))
+    assert resolve(made, facts("a", taken_ports={port + 99: "pid 7 (x)"}))
+
+
+def test_a_range_too_small_is_said_where_it_is_written() -> None:
+    listed = "nodes:\n  a: {address: 10.0.0.1, ports: 20000-20001}\n  b: {address: 10.0.0.2}\n"
+    made = parse(f"schema: 1\nname: t\nmodel: m/m\n{listed}roles:\n{PAIR}", source="t.yaml")
+    with pytest.raises(UsageError, match="20000-20001 is too small") as caught:
+        resolve(made, facts("b"))
+    assert caught.value.where == "t.yaml:5 nodes.a.ports"
+
+
+def test_auto_between_nodes() -> None:
+    assert between("auto", ("a", True), ("b", True)) == "rdma"
+    assert between("auto", ("a", False), ("b", False)) == "tcp"
+    assert between("tcp", ("a", True), ("b", False)) == "tcp"
+    with pytest.raises(TransportError, match="node a has active RDMA ports, node b has none"):
+        between("auto", ("a", True), ("b", False))
