@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 Mode = Literal["disaggregated", "decode-only", "aggregated"]
+WorkerState = Literal["proving", "ready", "unhealthy", "draining", "down"]
 
 
 class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +24,7 @@ class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     role: Literal["prefill", "decode", "worker"]
     url: str
-    state: Literal["proving", "ready", "unhealthy", "draining", "down"]
+    state: WorkerState
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 
 from dynctl.errors import DynctlError
-from dynctl.frontend.messages import WorkerEntry, WorkerTable
+from dynctl.frontend.messages import WorkerEntry, WorkerState, WorkerTable
 from dynctl.plan.values import Plan
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.observer import Observer
@@ -72,13 +72,15 @@ class Picture:
 
     def _entry(self, process: Managed, serving: Collection[str]) -> WorkerEntry:
         answers = process.id in serving and process.state in {"starting", "loading", "ready"}
-        draining = process.state == "draining"
         ready = process.state == "ready" and self.was_ready
+        state: WorkerState = "ready" if ready else "proving" if answers else "down"
+        if process.state == "draining" or process.state == "unhealthy":
+            state = process.state
         role = process.spec.role
         assert role != "frontend"  # noqa: S101 - plan.workers() has none
         return WorkerEntry(
             id=process.id,
             role=role,
             url=process.spec.probes.url or "",
-            state="ready" if ready else "draining" if draining else "proving" if answers else "down",
+            state=state,
         )
