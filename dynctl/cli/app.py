@@ -152,6 +152,10 @@ def check_rdma(
     token_file: Annotated[
         Path | None, typer.Option(metavar="F", help="The listener's token; or in DYNCTL_TOKEN.")
     ] = None,
+    node: Node = None,
+    wait: Annotated[
+        str | None, typer.Option(metavar="60s", help="How long to wait for another node of the file.")
+    ] = None,
     no_color: NoColor = False,
 ) -> None:
     """Check this node's RDMA, prove the KV path of each pair, and say what is wrong and how to mend it."""
@@ -169,6 +173,8 @@ def check_rdma(
         peer=peer,
         token_file=token_file,
         no_color=no_color,
+        node=node,
+        wait=wait,
     )
     raise typer.Exit(check_rdma(file, sets, options))
 

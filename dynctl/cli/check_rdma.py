@@ -11,20 +11,23 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from dynctl.cli import choose, two_nodes
+from dynctl.cli import between_nodes, choose, two_nodes
 from dynctl.errors import UsageError
 from dynctl.fabric.checks.judge import judge
 from dynctl.fabric.checks.observe import observe
 from dynctl.fabric.checks.values import Need, Since, WorkerNeed
-from dynctl.fabric.conclude import conclude
+from dynctl.fabric.conclude import combined, conclude
 from dynctl.fabric.probe.prove import prove
 from dynctl.fabric.report import Check, Report
 from dynctl.fabric.sizes import parse_size
 from dynctl.hardware.values import Hardware
+from dynctl.nodes.meetings import Appointment, appointments
 from dynctl.plan.facts import Facts
 from dynctl.plan.resolve import resolve
 from dynctl.plan.values import CLASS_ORDER, Plan, PlannedPair
 from dynctl.preflight.gather import gather
+from dynctl.preflight.secret import load_secret
+from dynctl.preflight.this_node import find_node
 from dynctl.topology.durations import parse_duration
 from dynctl.topology.schema import Topology
 from dynctl.ui.check_progress import CheckProgress
@@ -48,15 +51,18 @@ class CheckOptions(msgspec.Struct, frozen=True, kw_only=True):
     peer: str | None = None
     token_file: Path | None = None
     no_color: bool = False
+    node: str | None = None
+    wait: str | None = None
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The same, understood: bytes, seconds, and which end this is of two nodes."""
+    """The same, understood: bytes, seconds, which end this is of two nodes, and how long another is waited for."""
 
     required: str
     size_bytes: int | None
     watch_s: float | None
     ends: two_nodes.Ends | None
+    wait_s: float = between_nodes.WAIT_S
 
 
 def check_rdma(file: Path | None, sets: list[str], options: CheckOptions) -> int:
@@ -72,12 +78,15 @@ def check_rdma(file: Path | None, sets: list[str], options: CheckOptions) -> int
             report = _tree(topology, options.root, asked, progress)
         else:
             key = two_nodes.token(asked.ends.side, options.token_file) if asked.ends else None
-            facts = gather(topology)
+            facts = gather(topology, node=find_node(topology, options.node))
             hardware, plan = facts.hardware, plan_to_prove(topology, facts)
+            meetings = tuple(at for at in appointments(topology, plan) if facts.node in (at.listener, at.dialer))
             if asked.ends and key:
-                report = _with_peer(topology, plan, facts, asked, options, key, progress)
+                report = two_nodes.run(asked.ends, *key, _end(topology, plan, facts, asked, options), progress)
+            elif meetings:
+                report = _with_nodes(topology, plan, facts, asked, options, meetings, progress)
             else:
-                report = _here(plan, hardware, asked, options, progress)
+                report = _here(own_part(plan), hardware, asked, options, progress)
     report = msgspec.structs.replace(report, seconds=time.monotonic() - began)
     _show(report, options)
     if page:
@@ -103,6 +112,7 @@ def _understood(topology: Topology, options: CheckOptions) -> Asked:
         size_bytes=_parsed("--size", options.size, parse_size),
         watch_s=_parsed("--watch", options.watch, parse_duration),
         ends=ends,
+        wait_s=_parsed("--wait", options.wait, parse_duration) or between_nodes.WAIT_S,
     )
 
 
@@ -124,6 +134,14 @@ def plan_to_prove(topology: Topology, facts: Facts) -> Plan:
     engine = msgspec.structs.replace(facts.engine, vllm=facts.engine.vllm or "none")  # NIXL is all that is needed
     relaxed = msgspec.structs.replace(facts, taken_ports={}, engine=engine)
     return resolve(topology.model_copy(update={"transport": transport}), relaxed)
+
+
+def own_part(plan: Plan) -> Plan:
+    """The plan as if this node were alone: its processes, and the pairs among them."""
+    own = {process.id for process in plan.own()}
+    pairs = tuple(pair for pair in plan.transport.pairs if {pair.from_, pair.to} <= own)
+    transport = msgspec.structs.replace(plan.transport, pairs=pairs)
+    return msgspec.structs.replace(plan, processes=plan.own(), transport=transport)
 
 
 def needed(plan: Plan, required: str) -> tuple[PlannedPair, ...]:
@@ -196,17 +214,29 @@ def judged(root: Path, wanted: Need, watch_s: float | None, progress: CheckProgr
     return judge(observed, wanted, since)
 
 
-def _with_peer(
+def _with_nodes(
     topology: Topology,
     plan: Plan,
     facts: Facts,
     asked: Asked,
     options: CheckOptions,
-    key: tuple[str, bool],
+    meetings: tuple[Appointment, ...],
     progress: CheckProgress,
 ) -> Report:
-    assert asked.ends  # noqa: S101 - asked for by the only caller
-    here = two_nodes.Here(
+    """A node of several: the pairs that it has alone, then the path to each node that it shares a pair with."""
+    secret = load_secret(topology)
+    assert secret  # noqa: S101 - never without where there are two nodes
+    known = between_nodes.Known(node=facts.node, run=topology.name, secret=secret, within_s=asked.wait_s)
+    alone = own_part(plan)
+    reports = [_here(alone, facts.hardware, asked, options, progress)] if alone.transport.pairs else []
+    end = _end(topology, alone, facts, asked, options)
+    reports.append(between_nodes.run(meetings, known, end, progress))
+    return combined(reports, facts.node)
+
+
+def _end(topology: Topology, plan: Plan, facts: Facts, asked: Asked, options: CheckOptions) -> two_nodes.Here:
+    """This node's end of a proof between two."""
+    return two_nodes.Here(
         python=facts.engine.python,
         worker=plan.workers()[0],
         hardware=facts.hardware,
@@ -216,8 +246,9 @@ def _with_peer(
         size_bytes=asked.size_bytes,
         both=options.both,
         watch_s=asked.watch_s,
+        node=plan.node if plan.nodes else None,
+        agreed=plan.agreed,
     )
-    return two_nodes.run(asked.ends, *key, here, progress)
 
 
 def _show(report: Report, options: CheckOptions) -> None:

@@ -26,6 +26,7 @@ from dynctl.fabric.peer.session import AGENT, Session
 from dynctl.fabric.probe.child import ProbeAgent
 from dynctl.fabric.report import Check, Memory, Report
 from dynctl.hardware.values import Hardware
+from dynctl.nodes.words import differences
 from dynctl.ui.check_progress import CheckProgress
 
 TOKEN_VARIABLE = "DYNCTL_TOKEN"  # noqa: S105 - its name
@@ -41,7 +42,10 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True):
-    """What this node brings: its interpreter, a planned worker to stand for all, hardware, and what is asked for."""
+    """What this node brings: its interpreter, a planned worker to stand for all, hardware, and what is asked for.
+
+    Where both ends have the same file: this node's name in it, and what they must agree on.
+    """
 
     python: str
     worker: ProcessSpec
@@ -52,6 +56,8 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None
     both: bool
     watch_s: float | None = None
+    node: str | None = None
+    agreed: dict[str, str] = {}
 
 
 def ends(listen: str | None, peer: str | None) -> Ends | None:
@@ -98,7 +104,7 @@ def run(at: Ends, key: str, made: bool, here: Here, progress: CheckProgress) -> 
 
     async def whole() -> Report:
         async with meeting() as met:
-            return await _session(met, here, progress)
+            return await session(met, here, progress)
 
     return asyncio.run(whole())
 
@@ -113,7 +119,8 @@ def announce(where: str, key: str | None, progress: CheckProgress) -> None:
     progress.phase(f"listening on {where} for one peer")
 
 
-async def _session(met: Meeting, here: Here, progress: CheckProgress) -> Report:
+async def session(met: Meeting, here: Here, progress: CheckProgress) -> Report:
+    """All that two nodes do once they have met; the report, but for its duration."""
     env = environment(here, met.netdev)
     memory: Memory = "cuda" if here.worker.gpus else "host"
     nics = [nic for nic in here.hardware.nics if nic.active_ports and nic.use == "kv"]
@@ -123,7 +130,7 @@ async def _session(met: Meeting, here: Here, progress: CheckProgress) -> Report:
     need = Need(workers=(worker,), has_gpu=here.hardware.has_gpu())
     observed = await met.link.during(asyncio.to_thread(observe, Path("/"), need))
     node = Node(
-        hostname=here.hardware.hostname or socket.gethostname(),
+        hostname=here.node or here.hardware.hostname or socket.gethostname(),
         required=here.required,
         memory=memory,
         own_address=met.own_address,
@@ -133,20 +140,33 @@ async def _session(met: Meeting, here: Here, progress: CheckProgress) -> Report:
         both=here.both,
         line_gigabits_per_s=max((nic.rate_gigabits_per_s or 0.0 for nic in nics), default=None),
         observed=msgspec.Raw(msgspec.json.encode(observed)),
+        agreed=here.agreed,
     )
     agent = ProbeAgent(
         AGENT[met.side], here.python, env, cpus=here.worker.cpus, memory=memory, backend=here.backend.upper()
     )
-    session = Session(met.link, met.side, node, agent, progress.phase)
+    both = Session(met.link, met.side, node, agent, progress.phase)
     try:
-        await session.meet()
-        need = msgspec.structs.replace(need, path=session.floor())
-        remote = msgspec.json.decode(session.peer.observed, type=Observed)
+        await both.meet()
+        refuse_differences(here, both.peer)
+        need = msgspec.structs.replace(need, path=both.floor())
+        remote = msgspec.json.decode(both.peer.observed, type=Observed)
         own, shared = await met.link.during(asyncio.to_thread(_rows, observed, remote, need, here.watch_s))
-        return await session.prove(own, shared if met.side == "listen" else ())
+        return await both.prove(own, shared if met.side == "listen" else ())
     except BaseException:
         await agent.kill()
         raise
+
+
+def refuse_differences(here: Here, peer: Node) -> None:
+    """UsageError where the two nodes have not the same file or versions."""
+    differ = differences(here.agreed, peer.agreed, f"node {peer.hostname}") if here.agreed and peer.agreed else ()
+    if differ:
+        raise UsageError(
+            f"node {peer.hostname} has another plan than this node, {here.node}",
+            why=differ,
+            fix="give every node the same file, dynctl, engine and NIXL",
+        )
 
 
 def _rows(

@@ -41,6 +41,20 @@ def conclude(
     )
 
 
+def combined(reports: Sequence[Report], hostname: str) -> Report:
+    """Several reports of one node as one: all their rows, each once, and all their pairs. All must be ok."""
+    return Report(
+        ok=all(report.ok for report in reports),
+        verdict=worst(report.verdict for report in reports),
+        required=next((report.required for report in reports if report.required != "auto"), "auto"),
+        hostname=hostname,
+        peer=", ".join(report.peer for report in reports if report.peer) or None,
+        checks=tuple(dict.fromkeys(row for report in reports for row in report.checks)),
+        pairs=tuple(pair for report in reports for pair in report.pairs),
+        ucx=tuple(dict.fromkeys(library for report in reports for library in report.ucx)),
+    )
+
+
 def stricter(a: str, b: str) -> str:
     """The stricter of two `require` words: of two nodes that ask for different things, the one that asks for more."""
     named = [word for word in CLASS_ORDER if word in (a, b)]

@@ -112,3 +112,73 @@ def test_the_wrong_token_ends_both(hosts: tuple[Host, Host], env: dict[str, str]
     peer = b.dynctl("check-rdma", "--peer", a.address, "--token-file", str(wrong), env=env, cwd=directory)
     assert peer.wait(WITHIN_S).code == 2
     assert listener.wait(WITHIN_S).code == 4
+
+
+FILE = """schema: 1
+name: pair
+model: builtin:tiny
+secret_file: ./secret
+nodes: {{a: {{address: {a}, ports: 21000-21099}}, b: {{address: {b}, ports: 21000-21099}}}}
+roles: {{prefill: {{on: [a]}}, decode: {{on: [b]}}}}
+"""
+
+
+@pytest.fixture
+def file(hosts: tuple[Host, Host], directory: Path) -> Path:
+    """One topology for both."""
+    for name in ("secret", "other"):
+        (directory / name).touch(mode=0o600)
+        (directory / name).write_text(f"a secret of the tests, {name}")
+    path = directory / "pair.yaml"
+    path.write_text(FILE.format(a=hosts[0].address, b=hosts[1].address))
+    return path
+
+
+def test_nodes_of_one_file_need_no_flags(
+    hosts: tuple[Host, Host], env: dict[str, str], directory: Path, file: Path
+) -> None:
+    later = hosts[1].dynctl("check-rdma", str(file), "--json", "--size", "4M", env=env, cwd=directory)
+    later.says("dialling node a")
+    earlier = hosts[0].dynctl("check-rdma", str(file), "--json", "--size", "4M", "--node", "a", env=env, cwd=directory)
+    results, found = documents(earlier, later)
+    assert [result.code for result in results] == [0, 0], results
+    assert [(report["hostname"], report["peer"], report["verdict"]) for report in found] == [
+        ("a", "b", "tcp"),
+        ("b", "a", "tcp"),
+    ]
+    assert {(pair["from"], pair["to"]) for pair in found[0]["pairs"]} == {("a", "b"), ("b", "a")}
+    assert found[0]["pairs"] == found[1]["pairs"]
+    assert [host.processes() for host in hosts] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("override", "codes", "cause"),
+    [
+        ("secret_file=./other", [4, 2], "has another secret"),
+        ("roles.decode.tp=2", [2, 2], "has another plan than this node"),
+    ],
+)
+def test_nodes_that_do_not_fit_each_other_are_named(
+    hosts: tuple[Host, Host],
+    env: dict[str, str],
+    directory: Path,
+    file: Path,
+    override: str,
+    codes: list[int],
+    cause: str,
+) -> None:
+    earlier = hosts[0].dynctl("check-rdma", str(file), env=env, cwd=directory)
+    later = hosts[1].dynctl("check-rdma", str(file), "--set", override, env=env, cwd=directory)
+    results = [command.wait(WITHIN_S) for command in (earlier, later)]
+    assert [result.code for result in results] == codes
+    for other, result in zip("ba", results, strict=True):
+        assert result.error()["error"] == [f"node {other} {cause}" + result.error()["error"][0].partition(cause)[2]]
+
+
+def test_a_node_that_is_not_there_is_named_in_time(
+    hosts: tuple[Host, Host], env: dict[str, str], directory: Path, file: Path
+) -> None:
+    for host, cause in zip(hosts, ("node b did not come", "node a does not answer"), strict=True):
+        result = host.dynctl("check-rdma", str(file), "--wait", "1s", env=env, cwd=directory).wait(WITHIN_S)
+        assert result.code == 4
+        assert result.error()["error"][0].startswith(cause)

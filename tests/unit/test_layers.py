@@ -42,6 +42,7 @@ PURE = (
     "dynctl.telemetry*",
     "dynctl.store.event",
     "dynctl.nodes.failed",
+    "dynctl.nodes.meetings",
     "dynctl.nodes.messages",
     "dynctl.nodes.seen",
     "dynctl.nodes.words",

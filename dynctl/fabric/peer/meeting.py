@@ -12,7 +12,7 @@ import psutil
 import dynctl
 from dynctl.errors import DynctlError, HostError, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
-from dynctl.fabric.peer.handshake import Side
+from dynctl.fabric.peer.handshake import Purpose, Side
 from dynctl.fabric.peer.link import Link, greet
 from dynctl.fabric.peer.messages import Trouble
 
@@ -51,7 +51,7 @@ async def listen(host: str, port: int, token: str, ready: Callable[[str], None])
         ready(format_address(host, server.getsockname()[1]))
         connection, _ = await asyncio.get_running_loop().sock_accept(server)
     reader, writer = await asyncio.open_connection(sock=connection)
-    async with _greeted(reader, writer, "listen", token) as meeting:
+    async with greeted(reader, writer, "listen", token) as meeting:
         yield meeting
 
 
@@ -68,18 +68,22 @@ async def connect(host: str, port: int, token: str) -> AsyncIterator[Meeting]:
         raise _no_answer(where, f"no answer within {CONNECT_S:g} s") from None
     except OSError as error:
         raise _no_answer(where, error.strerror or str(error)) from error
-    async with _greeted(reader, writer, "connect", token) as meeting:
+    async with greeted(reader, writer, "connect", token) as meeting:
         yield meeting
 
 
 @asynccontextmanager
-async def _greeted(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, side: Side, token: str
+async def greeted(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    side: Side,
+    token: str,
+    purpose: Purpose | None = None,
 ) -> AsyncIterator[Meeting]:
-    """The meeting; when it ends with an error, the peer is told why."""
+    """The meeting over a connection that stands; when it ends with an error, the peer is told why."""
     own, peer = writer.get_extra_info("sockname")[0], writer.get_extra_info("peername")[0]
     try:
-        link = await greet(reader, writer, side, token, dynctl.__version__)
+        link = await greet(reader, writer, side, token, dynctl.__version__, purpose)
     except DynctlError as error:
         error.where = error.where or f"the connection with {peer}"
         raise

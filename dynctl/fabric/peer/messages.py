@@ -12,7 +12,7 @@ NOTHING = msgspec.Raw(b"null")
 class Node(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     """What one node tells of itself. `own_address`, `peer_address`: the connection's ends as it sees them.
 
-    `observed`: what its checks saw, as JSON.
+    `observed`: what its checks saw, as JSON. `agreed`: what nodes of one file must have the same, by name.
     """
 
     hostname: str
@@ -25,6 +25,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     both: bool = False
     line_gigabits_per_s: float | None = None
     observed: msgspec.Raw = NOTHING
+    agreed: dict[str, str] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
