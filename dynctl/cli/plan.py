@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from dynctl.cli import choose
 from dynctl.plan.values import CLASS_ORDER, Plan
+
+if TYPE_CHECKING:
+    from dynctl.hardware.values import Hardware
 
 
 def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -> int:
@@ -61,13 +65,12 @@ def plan(
 def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> Plan:
     """The plan without its secrets. A host that is none of a topology's nodes sees it as the frontend's node does."""
     from dynctl.errors import HostError
-    from dynctl.hardware import imports
     from dynctl.plan import redact
     from dynctl.plan.resolve import resolve
     from dynctl.preflight.gather import gather
     from dynctl.preflight.this_node import find_node
 
-    machine = imports.load(hardware) if hardware is not None else None
+    machine = _machine(hardware)
     topology = choose.topology(file, sets, machine)
     try:
         node = find_node(topology, asked)
@@ -76,6 +79,14 @@ def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str 
         snapshot = topology.nodes[node].hardware
         if machine is None and snapshot is None:
             raise
-        machine = machine or imports.load(Path(snapshot or ""))
+        machine = machine or _machine(Path(snapshot or ""))
     made, _ = redact.split(resolve(topology, gather(topology, machine, node)))
     return made
+
+
+def _machine(file: Path | None) -> Hardware | None:
+    if file is None:
+        return None
+    from dynctl.hardware import imports  # most plans are for the machine itself
+
+    return imports.load(file)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-import psutil
-
 from dynctl.errors import HostError, UsageError
 from dynctl.topology.schema import Topology
 
@@ -46,6 +44,8 @@ def find_node(topology: Topology, asked: str | None) -> str | None:
 
 def own_addresses() -> dict[str, str]:
     """This host's addresses, each with its network interface; all of 127.0.0.0/8 is the loopback's."""
+    import psutil  # only where the topology has nodes
+
     found = _Addresses()
     for netdev, entries in psutil.net_if_addrs().items():
         for entry in entries:
