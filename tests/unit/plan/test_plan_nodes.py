@@ -16,6 +16,7 @@ from dynctl.plan.transport import between
 from dynctl.plan.values import Plan
 from dynctl.topology.load import parse
 from dynctl.topology.schema import Topology
+from dynctl.ui.plan import plan_text
 
 ADDRESSES = {name: f"10.0.0.{number}" for number, name in enumerate("abcdef", 1)}
 
@@ -151,3 +152,22 @@ def test_auto_between_nodes() -> None:
     assert between("tcp", ("a", True), ("b", False)) == "tcp"
     with pytest.raises(TransportError, match="node a has active RDMA ports, node b has none"):
         between("auto", ("a", True), ("b", False))
+
+
+def test_the_plan_as_text_goes_node_by_node() -> None:
+    text = plan_text(resolve(topology(PAIR, "a", "b"), facts("b")), 80)
+    heads = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    assert heads[1].startswith("node a  10.0.0.1, control port ")
+    assert heads[2].startswith("prefill-0  GPUs and cores as that node has them, http port ")
+    assert heads[3].startswith("frontend  any core")
+    assert heads[4].startswith("node b  10.0.0.2, control port ")
+    assert heads[4].endswith("(this node)")
+    assert heads[5].startswith("decode-0  cores 0-1, http port ")
+
+
+def test_many_pairs_are_counted_and_not_listed() -> None:
+    roles = "  prefill: {workers: 9, on: [a]}\n  decode: {workers: 9, on: [b]}\n"
+    text = plan_text(resolve(topology(roles, "a", "b"), facts("b")), 200)
+    assert "prefill-0 -> decode-0  tcp: a -> b: no RDMA at both ends" in text
+    assert "(and 80 more over tcp)" in text
+    assert "prefill-1 ->" not in text
