@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynctl.engines.spec import ProcessSpec
@@ -75,6 +75,7 @@ def test_another_file_or_version_is_another_digest() -> None:
     assert {part for part in here.agreed if here.agreed[part] != newer.agreed[part]} == {"vllm"}
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(2, 6), prefill=st.integers(1, 7), decode=st.integers(1, 7), front=st.sampled_from("abcdef")
 )  # fmt: skip
