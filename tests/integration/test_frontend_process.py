@@ -238,6 +238,9 @@ async def test_the_last_table_serves_on_while_the_supervisor_is_away(tmp_path: P
         quiet = len(back.reports)
         await asyncio.sleep(0.5)
         assert len(back.reports) <= quiet + 1  # nothing changed: nothing said
+        back.push(table(p.url, d.url, "draining"))
+        await until(lambda: router.said("decode-0 draining; down"))
+        assert (await router.ask()).status_code == 503  # the new supervisor's word counts
         await back.stop()
 
 
