@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +23,13 @@ CANARY_ID = "dynctl-canary-"
 """How the X-Request-Id of every canary begins."""
 MARGIN = 0.9
 """The part of a period that an answer may take, so that two checks that overlap fit into two periods."""
+
+
+_OUT_OF = {os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)}
+
+
+class CannotTell(Exception):
+    """The fault is the supervisor's own (no file descriptors, it was frozen): nothing is known of the process."""
 
 
 class HealthCheck:
@@ -50,7 +59,7 @@ class HealthCheck:
         self._asked_at = self._probed_at = time.monotonic()
 
     async def look(self, *, thorough: bool) -> str | None:
-        """What is wrong with it, in words; None when it is well. `thorough`: whatever was seen of it recently."""
+        """What is wrong with it, in words; None when it is well. CannotTell. `thorough`: whatever was seen recently."""
         now, near_s = time.monotonic(), self._period_s / 4
         if thorough or now - self._probed_at > self._period_s - near_s:
             self._probed_at = now
@@ -117,8 +126,13 @@ class HealthCheck:
         if body:
             headers.append((b"content-type", b"application/json"))
         origin = parse_origin(self._process.spec.probes.url or "")
-        limit_s = limit_s or self._limit_s
-        return await self._client.fetch(origin, method, path.encode(), headers, body, timeout_s=limit_s)
+        limit_s, started = limit_s or self._limit_s, time.monotonic()
+        try:
+            return await self._client.fetch(origin, method, path.encode(), headers, body, timeout_s=limit_s)
+        except ClientError as error:
+            if error.message in _OUT_OF or time.monotonic() - started > 2 * limit_s:
+                raise CannotTell(error.message) from error
+            raise
 
     def _stopped(self) -> str:
         """Names members of its tree that a signal stopped: nothing else tells that from a deadlock."""

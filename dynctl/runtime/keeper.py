@@ -8,15 +8,15 @@ import signal
 import time
 from typing import Protocol
 
-from dynctl.errors import DynctlError
 from dynctl.runtime import ownership
-from dynctl.runtime.health import HealthCheck
+from dynctl.runtime.health import CannotTell, HealthCheck
 from dynctl.runtime.lifecycle import Action, LifeEvent
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.vital import VitalChildren
 from dynctl.store.log import EventLog
 
 LAST_WAIT_S = 5.0
+CLEAR_AGAIN_S = 1.0
 
 
 class Gates(Protocol):
@@ -81,7 +81,10 @@ class Keeper:
         state, exited = self.process.state, self.process.exited
         if state not in {"ready", "unhealthy"}:
             return
-        problem = await self._health.look(thorough=state == "unhealthy")
+        try:
+            problem = await self._health.look(thorough=state == "unhealthy")
+        except CannotTell:
+            return
         if self.process.state != state or self.process.exited is not exited:
             return
         if problem:
@@ -113,7 +116,7 @@ class Keeper:
         try:
             await self._gates.open_again(process, execute=execute)
             await self._gates.prove_again(process)
-        except (DynctlError, ExceptionGroup, TimeoutError) as error:
+        except Exception as error:  # whatever it is, this start has failed
             cause = flat(error)
             self._events.add("error", f"{process.id}: {cause}", process=process.id)
             self.feed("broken", f"could not be started: {cause}", why=cause)
@@ -124,7 +127,13 @@ class Keeper:
 
     async def _clear(self) -> None:
         process = self.process
-        left = await asyncio.to_thread(process.clear_leftovers)
+        while True:
+            try:
+                left = await asyncio.to_thread(process.clear_leftovers)
+                break
+            except OSError as error:  # no file descriptor to read /proc with: what is left is not known
+                self._events.add("warning", f"{process.id} can't be cleared yet", process=process.id, why=str(error))
+                await asyncio.sleep(CLEAR_AGAIN_S)
         if process.pid and not left:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.exited.wait(), LAST_WAIT_S)

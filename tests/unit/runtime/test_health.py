@@ -1,0 +1,86 @@
+"""When a process counts as unhealthy, and when nothing is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dynctl.engines.spec import Canary, Probes
+from dynctl.http.call import ClientError
+from dynctl.http.client import Client, Response
+from dynctl.plan.values import HealthRules
+from dynctl.runtime.health import CANARY_ID, CannotTell, HealthCheck
+from dynctl.runtime.managed import Managed
+
+LATE = ClientError("timeout", "no complete answer within 0.01 s")
+
+
+class Engine:
+    """Answers by path; an error is raised. Stands for the HTTP client as well."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"health": 200, "completions": 200, "metrics": [], **answers}
+        self.asked: list[str] = []
+
+    async def fetch(self, origin: Any, method: str, target: bytes, headers: Any, *_: Any, **__: Any) -> Response:
+        name = target.decode().rpartition("/")[2]
+        self.asked.append(name)
+        assert dict(headers)[b"x-request-id"].startswith(CANARY_ID.encode())
+        answer = self.answers[name]
+        if name == "metrics":
+            return Response(200, [], f'up 1\ntokens_total{{engine="0"}} {answer.pop(0)}\n'.encode())
+        if name == "completions" and isinstance(answer, ClientError):
+            await asyncio.sleep(0.01)  # longer than half of the limit: slow
+        if isinstance(answer, ClientError):
+            raise answer
+        return Response(answer, [], b"")
+
+
+def look(engine: Engine, *, thorough: bool = False, worked_at: float = float("-inf")) -> str | None:
+    probes = Probes(url="http://127.0.0.1:1", canary=Canary(path="/v1/completions", body="{}", tokens="tokens_total"))
+    process = SimpleNamespace(id="decode-0", spec=SimpleNamespace(probes=probes), processes=list)
+    rules = HealthRules(canary_s=0.01)
+    check = HealthCheck(cast(Managed, process), cast(Client, engine), rules, lambda _: worked_at)
+    return asyncio.run(check.look(thorough=thorough))
+
+
+def test_a_token_and_a_good_answer_are_health() -> None:
+    engine = Engine()
+    assert look(engine) is None
+    assert engine.asked == ["health", "completions"]
+
+
+def test_traffic_takes_the_canarys_place() -> None:
+    engine = Engine(completions=LATE)
+    assert look(engine, worked_at=float("inf")) is None
+    assert engine.asked == ["health"]
+    engine = Engine()
+    assert look(engine, worked_at=float("inf"), thorough=True) is None
+    assert engine.asked == ["health", "completions"], "what is unhealthy has to show a token of its own"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({"health": 503}, "/health answers 503"),
+        ({"health": ClientError("connect", "Connection refused")}, "/health: Connection refused"),
+        ({"completions": 500}, "no token: /v1/completions answers 500"),
+        ({"completions": LATE, "metrics": [7, 7]}, "no token: no complete answer within 0.01 s"),
+    ],
+)
+def test_what_is_wrong_is_said(answers: dict[str, Any], said: str) -> None:
+    assert look(Engine(**answers)) == said
+
+
+def test_a_slow_canary_is_forgiven_while_other_tokens_are_made() -> None:
+    assert look(Engine(completions=LATE, metrics=[7, 8])) is None
+
+
+def test_a_lack_of_file_descriptors_here_says_nothing_of_the_engine() -> None:
+    with pytest.raises(CannotTell):
+        look(Engine(health=ClientError("connect", os.strerror(errno.EMFILE))))
