@@ -11,7 +11,7 @@ VENV := .venv
 AGAIN := $(MAKE)  # under this name `make -n test` does not run what it should only print
 DYNCTL := $(VENV)/bin/dynctl
 
-.PHONY: help up down setup engine test check bench
+.PHONY: help up down setup engine test check bench chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,3 +75,7 @@ check: setup ## ruff, mypy --strict and the unit tests: seconds
 bench: setup engine ## time to plan; start-up time against the same engines started by hand
 	@$(VENV)/bin/python scripts/bench_plan.py
 	@$(VENV)/bin/python scripts/bench_startup.py
+
+chaos: setup engine ## faults under load: the whole matrix on fake engines, its main rows on real ones
+	@$(VENV)/bin/python -m tests.chaos
+	@$(VENV)/bin/python -m tests.chaos --engine vllm --kills 0 --stop 10

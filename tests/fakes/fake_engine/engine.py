@@ -69,6 +69,7 @@ class Engine:
         self.ucx = ucx
         self.side = SideChannel(self.engine_id, self.pool, self._lease_s(), self._was_read)
         self.dead = False
+        self.core: int | None = None  # pid of the engine core; while it is stopped, nothing is computed
 
     async def run(self, job: Job, prompt: list[int], output: Output) -> AsyncGenerator[int, None]:
         """Yield the tokens after `prompt` one by one, filling `output`. Cancelling it is an abort."""
@@ -94,6 +95,7 @@ class Engine:
         """From arrival to the first token: the tokens that the KV stands for. Waiting for remote KV is waiting."""
         arrived = time.perf_counter()
         await _pause(knobs.queue_delay_ms)
+        await self._core_runs()
         kv = await self._remote_kv(job, prompt, output, knobs)
         scheduled = time.perf_counter()
         self.metrics.queue_s.observe(scheduled - arrived)
@@ -113,6 +115,7 @@ class Engine:
                 now = time.perf_counter()
                 self.metrics.inter_token_s.observe(now - last)
                 last = now
+            await self._core_runs()
             self._check(number, knobs)
             output.ids.append(model.next(wrong=number == knobs.wrong_token))
             self.metrics.generation_tokens.inc()
@@ -132,6 +135,11 @@ class Engine:
             self.metrics.late.inc(self.side.notified_late)
             self.side.notified_late = 0
         return self.metrics.text()
+
+    async def _core_runs(self) -> None:
+        """Waits while a signal has stopped the engine core: the server answers, the engine makes nothing."""
+        while self.core and _is_stopped(self.core):
+            await asyncio.sleep(0.05)
 
     def _check(self, number: int, knobs: Knobs) -> None:
         if self.dead or number == knobs.crash_after_tokens:
@@ -248,6 +256,14 @@ class Engine:
 
     def _lease_s(self) -> float:
         return self.config.lease_s
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:
+        return False
 
 
 async def _pause(milliseconds: float) -> None:

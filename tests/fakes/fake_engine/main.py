@@ -117,6 +117,7 @@ async def _serve(
 
     over = asyncio.Event()
     engine = Engine(config, control, ucx)
+    engine.core = children.core
     server = Server(engine, recorder, _crasher(children), over.set)
     runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None)
     await runner.setup()

@@ -65,6 +65,9 @@ class Server:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        if self._engine.control.read().garbage and request.transport:
+            request.transport.write(b"\x00\x01 this is no HTTP \xff\r\n\r\n")
+            request.transport.close()
         key = self._engine.config.api_key
         if key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {key}":
             return _json({"error": "Unauthorized"}, status=401)

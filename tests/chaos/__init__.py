@@ -1,0 +1,1 @@
+"""Faults under load: what is done to a deployment, what must hold, what was seen."""

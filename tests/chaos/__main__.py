@@ -1,0 +1,110 @@
+"""`python -m tests.chaos`: the fault matrix against fake engines, its main rows against real ones; one table.
+
+Exit 1 when a row is not as expected. The same seed gives the same random faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dynctl.engines.environment import default_python
+from dynctl.store.paths import cache_root
+from tests.chaos import table
+from tests.chaos.fault import Fault, Seen
+from tests.chaos.matrix import at_random, matrix
+from tests.chaos.play import play
+from tests.chaos.starts import kill_in_up, play_start, starts
+from tests.chaos.world import World
+from tests.fakes.environment import build_fake_environment
+from tests.fakes.model import make_fake_model
+from tests.integration.run_harness import Home
+
+DEADLINE_S = {"fake": 20.0, "vllm": 120.0}
+UP_S = 12.0
+"""Longer than `up` of the fake engines takes."""
+
+
+def main() -> int:
+    """Plays the rows; 0 when all are as expected."""
+    options = _options()
+    rows: list[dict[str, object]] = []
+    print(table.heads(), flush=True)
+    with tempfile.TemporaryDirectory(prefix="dynctl-chaos-") as directory:
+        for seen in _play_all(options, Path(directory)):
+            rows.append(seen.document())
+            print(table.line(rows[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"schema": 1, "seed": options.seed, "rows": rows}, indent=1) + "\n")
+    bad = [row for row in rows if not row["ok"]]
+    print(f"\n{len(rows)} rows, {len(bad)} not as expected", file=sys.stderr)
+    for row in bad:
+        print(f"  {row['fault']}: {row['seen']}  {row['examples']}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", choices=("fake", "vllm"), default="fake")
+    parser.add_argument("--seed", type=int, default=6)
+    parser.add_argument("--random", type=int, default=10, metavar="N", help="random pairs of faults")
+    parser.add_argument(
+        "--kills", type=int, default=10, metavar="N", help="random moments of `up` for each SIGKILL row"
+    )
+    parser.add_argument("--stop", type=float, default=30.0, metavar="SECONDS", help="how long SIGSTOP lasts")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON, too")
+    return parser.parse_args()
+
+
+def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
+    fake = options.engine == "fake"
+    python = str(build_fake_environment(directory / "venv")) if fake else str(default_python("vllm"))
+    model = make_fake_model(directory / "model")
+    deadline_s = max(DEADLINE_S[options.engine], options.stop + 15)
+
+    @contextmanager
+    def world() -> Iterator[World]:
+        home = Home(python, model)
+        if not fake:
+            home.env["XDG_CACHE_HOME"] = str(cache_root().parent)
+        try:
+            yield World(home, fake=fake, deadline_s=deadline_s)
+        finally:
+            home.close()
+
+    chosen = [fault for fault in matrix(options.stop) if fake or fault.real]
+    chosen += at_random(options.seed, options.random) if fake else []
+    pending = [fault for fault in chosen if options.only in fault.name]
+    while pending:
+        with world() as there:
+            there.up()
+            yield from _until_broken(there, pending)
+    for start in starts() if fake else []:
+        if options.only in start.name:
+            with world() as there:
+                yield play_start(there, start)
+    for whom in ("dynctl", "supervisor", "both"):
+        if options.kills and options.only in f"{whom} SIGKILL in `up`":
+            with world() as there:
+                chance = random.Random(f"{options.seed} {whom}")  # noqa: S311 - repeatable on purpose
+                yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else 60.0)
+
+
+def _until_broken(world: World, pending: list[Fault]) -> Iterator[Seen]:
+    """Plays fault after fault on one deployment, as long as it is whole again after each."""
+    while pending:
+        seen, whole = play(world, pending.pop(0))
+        yield seen
+        if not whole:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

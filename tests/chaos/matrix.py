@@ -1,0 +1,133 @@
+"""The matrix: each fault and what must hold."""
+
+from __future__ import annotations
+
+import random
+import signal
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+
+from tests.chaos import harm
+from tests.chaos.fault import ORDER, End, Fault, Lost
+from tests.chaos.world import CANARY_S, STALL_S
+
+DEAD_MS = 100.0
+STALLED_MS = 2 * CANARY_S * 1000
+WORKERS: tuple[tuple[str, Lost], ...] = (("prefill-0", "none"), ("decode-0", "begun"))
+MEMBERS: tuple[tuple[str, Lost], ...] = (
+    *WORKERS, ("prefill-0.core", "none"), ("decode-0.core", "begun"), ("frontend", "any"),
+)  # fmt: skip
+
+
+def matrix(stop_s: float) -> list[Fault]:
+    """All of it; `stop_s`: how long what is stopped stays stopped."""
+    return [*_signals(stop_s), *_whole_run(stop_s), *_engines(), *_files(), *_limits()]
+
+
+def _signals(stop_s: float) -> list[Fault]:
+    rows = [
+        Fault(
+            f"{target} {number.name}",
+            target,
+            harm.send(number, target),
+            lost,
+            notice_ms=DEAD_MS,
+            real=number == SIGKILL,
+        )
+        for target, lost in MEMBERS
+        for number in (SIGKILL, SIGTERM)
+    ]
+    return rows + [_stopped(target, lost, stop_s) for target, lost in MEMBERS]
+
+
+def _stopped(target: str, lost: Lost, stop_s: float) -> Fault:
+    stop = harm.Stop(target)
+    name = f"{target} SIGSTOP {stop_s:g} s"
+    real = target == "prefill-0"
+    return Fault(name, target, stop.stop, lost, mend=stop.go_on, hold_s=stop_s, notice_ms=STALLED_MS, real=real)
+
+
+def _whole_run(stop_s: float) -> list[Fault]:
+    both = harm.send(SIGKILL, "prefill-0", "prefill-1")
+    most = harm.send(SIGKILL, "prefill-0", "prefill-1", "decode-0", "decode-1", "frontend")
+    down: End = "ends"
+    return [
+        Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS, real=True),
+        Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS),
+        Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS),
+        Fault("supervisor SIGSTOP", "supervisor", harm.send(SIGSTOP, "supervisor"), "none",
+              mend=harm.send_all(SIGCONT), hold_s=stop_s),
+        Fault("all SIGSTOP", "all", harm.send_all(SIGSTOP), "any", mend=harm.send_all(SIGCONT), hold_s=stop_s),
+        Fault("supervisor SIGKILL", "supervisor", harm.send(SIGKILL, "supervisor"), "none", end="adopted", real=True),
+        Fault("supervisor SIGTERM", "supervisor", harm.send(SIGTERM, "supervisor"), "any", end=down),
+        Fault("supervisor SIGHUP", "supervisor", harm.send(signal.SIGHUP, "supervisor"), "none"),
+        Fault("all SIGTERM", "all", harm.send_all(SIGTERM), "any", end=down),
+        Fault("all SIGKILL", "all", harm.send_all(SIGKILL), "any", end="again", real=True),
+    ]  # fmt: skip
+
+
+def _engines() -> list[Fault]:
+    rows = []
+    for target, lost in WORKERS:
+        late = {"mend": harm.well, "hold_s": 3.0}
+        rows += [
+            Fault(f"{target} exit 1 at restart", target, harm.killed_and(target, die_at_phase="config"), lost,
+                  notice_ms=DEAD_MS, **late),
+            Fault(f"{target} hangs in restart", target, harm.killed_and(target, hang_at_phase="weights"), lost,
+                  notice_ms=DEAD_MS, **late),
+            Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost),
+            Fault(f"{target} hangs after ready", target, harm.tell(target, stuck=True), lost,
+                  notice_ms=STALLED_MS, mend=harm.well, hold_s=STALL_S + 1),
+            Fault(f"{target} 10x slower", target,
+                  harm.tell(target, token_delay_ms=80, prefill_delay_ms=200), "none", mend=harm.well, hold_s=4.0),
+            Fault(f"{target} garbage on its port", target, harm.tell(target, garbage=True), lost,
+                  notice_ms=STALLED_MS, mend=harm.well, hold_s=STALL_S + 1),
+            Fault(f"{target} port stolen", target, harm.steal_port(target, 4.0), lost),
+        ]  # fmt: skip
+    return rows
+
+
+def _files() -> list[Fault]:
+    logs, state = harm.Disk("logs"), harm.Disk(".")
+    everyone = ("supervisor", "frontend", "prefill-0", "decode-0")
+    return [
+        Fault("disk full for logs", "logs", logs.full, "none", mend=logs.freed, hold_s=3.0, skip=harm.no_mounts),
+        Fault("disk full for state", "state", state.full, "none", mend=state.freed, hold_s=3.0, skip=harm.no_mounts),
+        Fault("disk full, prefill-0 killed", "prefill-0",
+              harm.then(harm.writes_fail(*everyone, fail=True), harm.send(SIGKILL, "prefill-0")), "none",
+              mend=harm.writes_fail("supervisor", "frontend", fail=False), hold_s=3.0),
+        Fault("plan.json truncated", "plan.json", harm.truncate("plan.json", 0.5), "none"),
+        Fault("events.jsonl half written", "events.jsonl", harm.truncate("events.jsonl", 0.7), "none"),
+        Fault("run.json truncated, run killed", "run.json",
+              harm.then(harm.truncate("run.json", 0.5), harm.send_all(SIGKILL)), "any", end="ends"),
+        Fault("run directory removed", "run directory", harm.remove_run_directory, "none", end="orphaned"),
+    ]  # fmt: skip
+
+
+def _limits() -> list[Fault]:
+    kill = harm.send(SIGKILL, "decode-0")
+    return [
+        Fault("supervisor out of descriptors", "decode-0",
+              harm.then(harm.no_descriptors("supervisor", none=True), kill), "begun",
+              mend=harm.no_descriptors("supervisor", none=False), hold_s=3.0),
+        Fault("frontend out of descriptors", "frontend", harm.no_descriptors("frontend", none=True), "any",
+              mend=harm.no_descriptors("frontend", none=False), hold_s=3.0),
+    ]  # fmt: skip
+
+
+def at_random(seed: int, count: int) -> list[Fault]:
+    """Two signals to two members, a random moment apart."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    members = [("prefill-0", "none"), ("prefill-1", "none"), ("decode-0", "begun"), ("frontend", "any"),
+               ("prefill-0.core", "none"), ("decode-0.core", "begun")]  # fmt: skip
+    rows = []
+    for number in range(count):
+        (first, a), (second, b) = chance.sample(members, 2)
+        while first.split(".")[0] == second.split(".")[0]:
+            (first, a), (second, b) = chance.sample(members, 2)
+        kinds = [chance.choice((SIGKILL, SIGTERM)) for _ in range(2)]
+        gap_s = round(chance.uniform(0, 2), 2)
+        lost: Lost = max((a, b), key=ORDER.index)  # type: ignore[type-var, assignment]
+        both = harm.then(harm.send(kinds[0], first), harm.send(kinds[1], second), gap_s=gap_s)
+        name = f"#{number}: {first} {kinds[0].name}, {gap_s:g} s later {second} {kinds[1].name}"
+        rows.append(Fault(name, first, both, lost))
+    return rows

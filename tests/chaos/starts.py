@@ -1,0 +1,101 @@
+"""Faults before a run is ready: `up` says what is wrong, with the right exit code, and leaves nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.fault import Seen
+from tests.chaos.world import World
+from tests.integration.run_harness import T, until
+
+Prepare = Callable[[World], None]
+
+THIEF = """
+import json, os, pathlib, socket
+state = pathlib.Path(os.environ["XDG_STATE_HOME"])
+(plan,) = state.glob("dynctl/*/*/plan.json")
+ports = [p["ports"]["http"] for p in json.loads(plan.read_text())["processes"] if p["id"] == "decode-0"]
+stolen = socket.create_server(("127.0.0.1", ports[0]))
+"""
+"""Runs in the supervisor before anything of its own: somebody took a planned port after the plan was made."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A fault of `up`. `codes`: exit codes that are right; `says`: what its error must name."""
+
+    name: str
+    prepare: Prepare
+    codes: tuple[int, ...]
+    says: str
+    changes: T | None = None
+
+
+def starts() -> list[Start]:
+    """Engines that fail in their first start, and a port that is lost between plan and spawn."""
+    rows = []
+    short: T = {"ready": {"stall": "3s", "timeout": "60s"}}
+    for role in ("prefill", "decode"):
+        rows += [
+            Start(f"{role} exit 1 at start", _knobs(role, die_at_phase="weights"), (1,), role),
+            Start(f"{role} hangs in start", _knobs(role, hang_at_phase="weights"), (124,), role, short),
+        ]
+    return [*rows, Start("port stolen before spawn", lambda w: w.home.hook("_supervise", THIEF), (1, 3), "decode-0")]
+
+
+def _knobs(role: str, **knobs: object) -> Prepare:
+    return lambda world: world.home.control(**{role: knobs})
+
+
+def play_start(world: World, start: Start) -> Seen:
+    """Runs `up` to its failure."""
+    seen = Seen(start.name, f"`up` exits {' or '.join(map(str, start.codes))}, names {start.says}, nothing left")
+    start.prepare(world)
+    topology = world.home.topology(world.topology(start.changes))
+    began = time.monotonic()
+    done = world.home.run("up", "-d", topology, "--no-preflight")
+    seen.recovery_s = None
+    seen.note = f"exit {done.code} after {time.monotonic() - began:.1f} s"
+    if done.code not in start.codes:
+        seen.problems.append(f"exits {done.code}")
+    if start.says not in done.err or "Traceback" in "\n".join(done.err.splitlines()[:3]):
+        seen.problems.append(f"says {done.err.strip()[-200:]!r}")
+    world.ended(5.0)
+    seen.orphans = len(world.home.processes())
+    if seen.orphans:
+        seen.problems.append(f"{seen.orphans} left")
+    return seen
+
+
+def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longest_s: float) -> Seen:
+    """`up` or its supervisor, or both, killed at random moments; `down --orphans` leaves nothing. Each time anew."""
+    seen = Seen(f"{whom} SIGKILL in `up`, {times} moments", "nothing left after `down --orphans`")
+    seen.orphans = 0
+    for _ in range(times):
+        topology = world.home.topology(world.topology())
+        command = world.home.start("up", "-d", topology, "--no-preflight")
+        time.sleep(chance.uniform(0.0, longest_s))
+        if whom in ("dynctl", "both"):
+            command.signal(signal.SIGKILL)
+        if whom in ("supervisor", "both"):
+            for process in world.home.processes():
+                if "_supervise" in process.cmdline():
+                    process.kill()
+        command.wait()
+        done = world.home.run("down", "--orphans")
+        if done.code not in (0, 5) or "Traceback" in done.err:
+            seen.problems.append(f"`down --orphans` exits {done.code}: {done.err.strip()[-200:]}")
+        if "supervisor" not in whom and world.status() is not None:
+            until(lambda: world.status() is None, "a supervisor whose starter was killed ends", 40)
+        if not world.ended(10.0):
+            left = world.home.processes()
+            seen.orphans += len(left)
+            for process in left:
+                process.kill()
+    if seen.orphans:
+        seen.problems.append(f"{seen.orphans} left")
+    return seen

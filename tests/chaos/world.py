@@ -1,0 +1,169 @@
+"""A deployment of two prefill and two decode workers that faults are brought upon, and what can be seen of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+
+from dynctl.errors import DynctlError
+from dynctl.runtime.client import ask_status
+from dynctl.telemetry.status import ProcessStatus, RunStatus
+from tests.chaos.load import Load
+from tests.fakes.fake_engine.tokens import Model, decode, encode
+from tests.integration.run_harness import Home, T, until
+
+CANARY_S = 1.0
+STALL_S = 4.0
+TOKENS = 24
+TOKEN_MS = 8
+RULE = {"max": 20, "backoff": "200ms", "cap": "1s"}
+
+
+class World:
+    """One deployment. `fake` engines can be told to misbehave; of real ones only what signals do is known."""
+
+    def __init__(self, home: Home, *, fake: bool, deadline_s: float, clients: int = 4) -> None:
+        self.home, self.fake, self.deadline_s, self.clients = home, fake, deadline_s, clients
+        self._prompts: list[tuple[str, str]] = []
+        self._knobs: dict[str, Any] = {"token_delay_ms": TOKEN_MS}
+        self.home.control(**self._knobs)
+
+    def topology(self, changes: T | None = None) -> T:
+        """What is changed of the harness's usual topology."""
+        role: T = {"workers": 2, "restart": RULE}
+        health = {"health": {"canary": f"{CANARY_S:g}s", "stall": f"{STALL_S:g}s"}}
+        return {
+            "roles": {"prefill": role, "decode": dict(role)},
+            **(health if self.fake else {}),
+            **({} if self.fake else {"model": "builtin:tiny"}),
+            **(changes or {}),
+        }
+
+    def up(self) -> None:
+        """Ready, with the answers known."""
+        self.home.up(self.topology(), "--no-preflight")
+        prompts = [f"{number} little words on their way " * (1 + number % 5) for number in range(20)]
+        self._prompts = [(prompt, self._answer(prompt)) for prompt in prompts]
+
+    def load(self) -> Load:
+        """A load that begins at once."""
+        load = Load(self.home.url, self._prompt, clients=self.clients, max_tokens=TOKENS, deadline_s=self.deadline_s)
+        load.start()
+        return load
+
+    def _prompt(self, number: int) -> tuple[str, str]:
+        if not self.fake:
+            return self._prompts[number % len(self._prompts)]
+        prompt = f"request {number} " + "and on " * (number % 40)
+        return prompt, fake_answer(prompt)
+
+    def _answer(self, prompt: str) -> str:
+        if self.fake:
+            return fake_answer(prompt)
+        text: str = self.home.ask(prompt, max_tokens=TOKENS).json()["choices"][0]["text"]
+        return text
+
+    # looking
+
+    def status(self) -> RunStatus | None:
+        """The supervisor's word; None where it gives none."""
+        try:
+            return ask_status(json.loads((self.home.run_dir / "run.json").read_text())["socket"], 2.0)
+        except (OSError, ValueError, DynctlError):
+            return None
+
+    def process(self, name: str) -> ProcessStatus:
+        """A process's row."""
+        status = until(self.status, "the supervisor answers", 20.0)
+        found: ProcessStatus = next(p for p in status.processes if p.id == name)
+        return found
+
+    def pid(self, name: str) -> int:
+        """Of a process of the run, of its engine core (`decode-0.core`), or of the supervisor."""
+        if name == "supervisor":
+            found = until(self.status, "the supervisor answers", 20.0).supervisor.pid
+        elif name.endswith(".core"):
+            parent = psutil.Process(self.pid(name.removesuffix(".core")))
+            found = next(c.pid for c in parent.children(recursive=True) if "EngineCore" in " ".join(c.cmdline()))
+        else:
+            found = self.process(name).pid
+        assert found, f"{name} has no pid"
+        return found
+
+    def whole(self) -> bool:
+        """Every process is ready."""
+        status = self.status()
+        return (
+            status is not None and status.state == "ready" and all(p.state == "ready" for p in status.processes)
+        ) and self.healthy()
+
+    def healthy(self) -> bool:
+        """/health says ok."""
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            answer = httpx.get(f"{self.home.url}/health", timeout=2, trust_env=False)
+            return answer.status_code == 200 and answer.json()["status"] == "ok"
+        return False
+
+    def noticed_at(self, name: str, since: float) -> float | None:
+        """When the run's log first says, after `since`, that this process is not ready (seconds since 1970)."""
+        with contextlib.suppress(OSError, ValueError):
+            for event in self.home.events():
+                mine = event["kind"] == "process.state" and event.get("process") == name.removesuffix(".core")
+                if mine and event["at"] >= since and event["state"] != "ready":
+                    return float(event["at"])
+        return None
+
+    def orphans(self) -> list[str]:
+        """Processes of this world that belong to nothing that is known to run."""
+        status = self.status()
+        known = {p.pid for p in status.processes if p.pid} | {status.supervisor.pid} if status else set()
+        return [f"{p.pid} {p.name()}" for p in self._alive() if not _below(p, known)]
+
+    def _alive(self) -> Iterator[psutil.Process]:
+        commands = {command.process.pid for command in self.home.commands}
+        for process in self.home.processes():
+            if process.pid not in commands:
+                yield process
+
+    # doing
+
+    def tell(self, name: str | None = None, **knobs: Any) -> None:
+        """What the fake engine of that name does from now on; without a name, all as at first."""
+        if name is None:
+            self._knobs = {"token_delay_ms": TOKEN_MS}
+        else:
+            self._knobs[str(self.process(name).ports["http"])] = knobs
+        self.home.control(**self._knobs)
+
+    def ended(self, timeout_s: float = 30.0) -> bool:
+        """Whether everything is gone in time."""
+        return wait_for(lambda: not self.home.processes(), timeout_s)
+
+
+def fake_answer(prompt: str) -> str:
+    """What the fake model says to it."""
+    model = Model(encode(prompt))
+    return decode(model.next() for _ in range(TOKENS))
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether the condition came true in time."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def _below(process: psutil.Process, known: set[int | None]) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return bool(known & {process.pid, *(parent.pid for parent in process.parents())} - {1, os.getpid()})
+    return True
