@@ -20,7 +20,7 @@ from dynctl.frontend.retry import Budget, RetryLimits
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
-from dynctl.http.message import Request
+from dynctl.http.message import Headers, Request
 from dynctl.http.responder import Responder
 
 GENERATION = frozenset({"/v1/completions", "/v1/chat/completions"})
@@ -45,13 +45,14 @@ class App:
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
         retries: RetryLimits | None = None,
+        engine_headers: Headers | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
     ) -> None:
         self.workers = workers
         self.metrics = Metrics(workers)
-        self.legs = Legs(client, clock, handover=handover, timeouts=timeouts)
+        self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
         self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries))
         self._keys = keys
         self._token = token

@@ -15,7 +15,7 @@ from dynctl.frontend.app import App
 from dynctl.frontend.control import ControlLink
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
-from dynctl.frontend.keys import read_keys
+from dynctl.frontend.keys import engine_headers, read_keys
 from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
@@ -103,6 +103,7 @@ class Frontend:
             handover=handover,
             timeouts=timeouts,
             retries=retries,
+            engine_headers=engine_headers(),
             on_record=self._record,
         )
         self._outbox = Outbox(self._workers, self._app.metrics)

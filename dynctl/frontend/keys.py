@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hmac
+import os
 from pathlib import Path
 
 from dynctl.errors import UsageError
 from dynctl.frontend.errors import Failure
-from dynctl.http.message import Request
+from dynctl.http.message import Headers, Request
+
+ENGINE_KEY_VARIABLE = "DYNCTL_ENGINE_KEY_FILE"
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:
@@ -23,6 +26,17 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     if not keys:
         raise UsageError("the API keys file holds no key", where=str(path), fix="write one key per line")
     return keys
+
+
+def engine_headers() -> Headers:
+    """What engines on other nodes ask for, by the file that DYNCTL_ENGINE_KEY_FILE names; without it nothing."""
+    name = os.environ.get(ENGINE_KEY_VARIABLE)
+    if not name:
+        return []
+    try:
+        return [(b"authorization", b"Bearer " + Path(name).read_bytes().strip())]
+    except OSError as error:
+        raise UsageError(f"can't read the engines' key: {error.strerror}", where=name) from None
 
 
 def check_key(request: Request, keys: tuple[bytes, ...]) -> None:

@@ -57,7 +57,10 @@ class LegFailed(Exception):
 
 
 class Legs:
-    """Sends legs to workers. Cancelling a leg closes its connection, so that the engine drops the request."""
+    """Sends legs to workers. Cancelling a leg closes its connection, so that the engine drops the request.
+
+    `engine_headers`: what engines are told besides, the key of a run of several nodes.
+    """
 
     def __init__(
         self,
@@ -66,8 +69,10 @@ class Legs:
         *,
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
+        engine_headers: Headers | None = None,
     ) -> None:
         self._client = client
+        self._engine_headers = engine_headers or []
         self._clock = clock
         self.handover = handover or Handover()
         self._timeouts = timeouts or Timeouts()
@@ -75,7 +80,7 @@ class Legs:
 
     async def prefill(self, worker: Worker, job: Job, body: bytes) -> bytes:
         """Leg one: the worker's reply. Raises LegFailed for everything but a 2xx."""
-        headers: Headers = [item for item in job.leg_headers() if item[0] != b"accept"]
+        headers: Headers = [item for item in job.leg_headers() if item[0] != b"accept"] + self._engine_headers
         gatherer = Gatherer(asyncio.get_running_loop().create_future())
         job.spans.prefill_sent = self._clock()
         job.prefill = worker.id
@@ -124,7 +129,7 @@ class Legs:
             worker.origin,
             "GET" if request.method == "HEAD" else request.method,
             request.target,
-            job.leg_headers(),
+            job.leg_headers() + self._engine_headers,
             body,
             relay,
             resend=resend,

@@ -44,7 +44,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """The whole of what a node says of itself, sent once a second and when it changes.
 
     `now`: its wall clock in seconds, by which `since` of its processes is to be understood. `serving`: the incarnation
-    of each of its processes whose own gates are open. `failed`: why it ends, where it does not end as asked.
+    of each of its processes whose own gates are open. `failed`: why it ends, where it does not end as asked; `origin`:
+    the node at fault, where it is another one.
     """
 
     now: float
@@ -54,6 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     serving: dict[str, str] = {}
     leaving: bool = False
     failed: Failed | None = None
+    origin: str | None = None
     ended: bool = False
     survivors: tuple[str, ...] = ()
     head: HeadWord | None = None

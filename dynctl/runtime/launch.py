@@ -15,6 +15,7 @@ from dynctl.plan.values import Plan
 from dynctl.preflight.gather import self_command
 from dynctl.runtime import ownership
 from dynctl.runtime.client import Connection, attach
+from dynctl.runtime.secret import SECRET_VARIABLE
 from dynctl.store import paths
 from dynctl.store.run import RunStore, try_lock
 
@@ -22,11 +23,12 @@ LOOK_S = 0.5
 """Longer than anybody looks at a lock, shorter than a supervisor lives."""
 
 
-def launch(plan: Plan, *, requests: bool = False) -> Connection:
+def launch(plan: Plan, *, requests: bool = False, secret: str | None = None) -> Connection:
     """Lays the run directory and starts the supervisor; the starter's connection to it.
 
     The connection waits for the supervisor, not the other way round: however early this client is lost, the supervisor
     learns of it. RunStateError when a run of that name is alive, supervised or not: nothing of it is touched.
+    `secret`: what the nodes of the run share.
     """
     store = RunStore(plan.name)
     lock = _lock(plan.name)
@@ -35,6 +37,8 @@ def launch(plan: Plan, *, requests: bool = False) -> Connection:
     with lock:
         refuse_leftovers(store)
         record = store.create(plan, __version__)
+        if secret:
+            store.keep_secret(secret)
         with _listener(record.socket) as listener:
             starter = attach(record.socket, starter=True, requests=requests)
             descriptors = (lock.fileno(), listener.fileno())
@@ -47,6 +51,7 @@ def launch(plan: Plan, *, requests: bool = False) -> Connection:
                     start_new_session=True,
                     pass_fds=descriptors,
                     cwd=store.dir,
+                    env={name: value for name, value in os.environ.items() if name != SECRET_VARIABLE},
                 )
     return starter
 

@@ -4,32 +4,91 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from typing import Protocol
 
+from dynctl.engines.spec import ProcessSpec
 from dynctl.errors import DynctlError
 from dynctl.frontend.messages import WorkerEntry, WorkerState, WorkerTable
+from dynctl.nodes.messages import HeadWord
 from dynctl.plan.values import Plan
-from dynctl.runtime.managed import Managed
 from dynctl.runtime.observer import Observer
 from dynctl.runtime.proving import Proving
 from dynctl.store.run import RunRecord
-from dynctl.telemetry.status import RunState, RunStatus, SupervisorStatus
+from dynctl.telemetry.status import (
+    NodeStatus,
+    ProcessState,
+    ProcessStatus,
+    RunState,
+    RunStatus,
+    SupervisorStatus,
+)
 from dynctl.telemetry.summary import run_transport
 
 
+class Shown(Protocol):
+    """A process of this node or of another."""
+
+    @property
+    def id(self) -> str:
+        """Its id in the plan."""
+
+    @property
+    def spec(self) -> ProcessSpec:
+        """Its plan."""
+
+    @property
+    def state(self) -> ProcessState:
+        """Its state."""
+
+    def status(self) -> ProcessStatus:
+        """Its row."""
+
+
+class Others(Protocol):
+    """The other nodes of the run."""
+
+    def away(self) -> list[str]:
+        """Why nodes take no part, one line each."""
+
+    def word(self) -> HeadWord | None:
+        """What the frontend's node says; None on that node itself, and while it is away."""
+
+    def head_state(self) -> RunState | None:
+        """The run's state as the frontend's node sees it."""
+
+    def head_reason(self) -> str | None:
+        """Its reason for that."""
+
+    def rows(self) -> dict[str, NodeStatus]:
+        """Each of them as seen from here."""
+
+
 class Picture:
-    """Draws what it is given, changes nothing. `was_ready`: every gate was open once; `failure`: why the run ends."""
+    """Draws what it is given, changes nothing. `was_ready`: every gate was open once; `failure`: why the run ends.
+
+    `own`: ids of this node's processes. `others`: the other nodes, where there are any.
+    """
 
     def __init__(
-        self, plan: Plan, record: RunRecord, processes: Mapping[str, Managed], proving: Proving, observer: Observer
+        self,
+        plan: Plan,
+        record: RunRecord,
+        processes: Mapping[str, Shown],
+        proving: Proving,
+        observer: Observer,
+        others: Others | None = None,
     ) -> None:
         self._plan, self._record, self._processes = plan, record, processes
-        self._proving, self._observer = proving, observer
+        self._proving, self._observer, self._others = proving, observer, others
+        self._own = {spec.id for spec in plan.own()}
         self.was_ready = False
         self.failure: DynctlError | None = None
 
     def status(self, state: RunState) -> RunStatus:
         """The status document of a run in that state."""
         plan = self._plan
+        word = self._others.word() if self._others else None
+        pairs = word.pairs if word else tuple(self._proving.pairs.values())
         return RunStatus(
             name=plan.name,
             state=state,
@@ -37,30 +96,67 @@ class Picture:
             started_at=self._record.started_at,
             served_name=plan.served_name,
             supervisor=SupervisorStatus(pid=None if state in {"stopped", "failed"} else os.getpid()),
-            frontend=self._observer.frontend(),
+            frontend=word.frontend if word else self._observer.frontend(),
             processes=tuple(process.status() for process in self._processes.values()),
-            transport=run_transport(plan.transport.required, tuple(self._proving.pairs.values())),
-            ttft_ms=self._observer.ttft(),
-            verify=self._proving.verification,
+            transport=run_transport(plan.transport.required, pairs),
+            ttft_ms=word.ttft_ms if word else self._observer.ttft(),
+            verify=word.verify if word else self._proving.verification,
             slo_ms={"ttft": plan.slo.ttft_ms, "itl": plan.slo.itl_ms},
             warnings=plan.warnings,
+            nodes=self._nodes(state),
         )
+
+    def judged(self, state: RunState) -> RunState:
+        """The state of the whole from that of the processes: other nodes may be away, or know better."""
+        if state != "ready" or not self._others:
+            return state
+        known = self._others.head_state()
+        return "degraded" if self._others.away() or known not in (None, "ready") else "ready"
+
+    def states(self) -> list[ProcessState]:
+        """States by which this node is judged: all on the frontend's node, which knows, else its own."""
+        return [p.state for p in self._processes.values() if p.id in self._own or "frontend" in self._own]
 
     def reason(self, state: RunState) -> str | None:
         """Why the run is in that state, where there is something to say."""
         if self.failure:
             return self.failure.cause
+        away = self._others.away() if self._others else []
         if not self.was_ready:
+            return "; ".join(away) or None
+        if state != "degraded":
             return None
-        gone = [process for process in self._processes.values() if process.state != "ready"]
-        if state != "degraded" or not gone:
-            return None
-        named = ", ".join(f"{process.id} is {process.state}" for process in gone)
+        gone = [p for p in self._processes.values() if p.state != "ready"]
+        named = [*away, *(f"{p.id} is {p.state}" for p in gone if p.state != "unhealthy" or p.id in self._own)]
+        if not named and self._others and (why := self._others.head_reason()):
+            named = [f"by node {self._plan.process('frontend').node}: {why}"]
         pool = {process.spec.role for process in gone}
         all_prefills = [p for p in self._processes.values() if p.spec.role == "prefill"]
+        text = ", ".join(named)
         if "prefill" in pool and all(process.state != "ready" for process in all_prefills):
-            return f"{named}: no prefill worker is left, decode serves alone"
-        return named
+            return f"{text}: no prefill worker is left, decode serves alone"
+        return text or None
+
+    def own_reason(self, state: RunState) -> str | None:
+        """What this node has to say of its own part: why it fails or does not serve, or what it does in its start."""
+        if self.failure:
+            return self.failure.cause
+        rows = [(p.id, p.status()) for p in self._processes.values() if p.id in self._own and p.state != "ready"]
+        if "frontend" in self._own or state != "starting":
+            rows = [row for row in rows if row[0] != "frontend" or len(rows) == 1]
+        return ", ".join(f"{name}: {row.phase or row.state}" for name, row in rows[:4]) or None
+
+    def word(self, *, ready: bool, proven: dict[str, str], proving: tuple[str, ...]) -> HeadWord:
+        """What the frontend's node tells the others of the whole."""
+        return HeadWord(
+            ready=ready,
+            proven=proven,
+            proving=proving,
+            pairs=tuple(self._proving.pairs.values()),
+            frontend=self._observer.frontend(),
+            ttft_ms=self._observer.ttft(),
+            verify=self._proving.verification,
+        )
 
     def table(self, serving: Collection[str]) -> WorkerTable:
         """The workers as the frontend should take them. `serving`: ids whose own gates are open."""
@@ -70,7 +166,20 @@ class Picture:
         entries = tuple(self._entry(self._processes[spec.id], serving) for spec in self._plan.workers())
         return WorkerTable(workers=entries, expected=roles)
 
-    def _entry(self, process: Managed, serving: Collection[str]) -> WorkerEntry:
+    def _nodes(self, state: RunState) -> tuple[NodeStatus, ...]:
+        if not self._others:
+            return ()
+        rows = self._others.rows()
+        for node in self._plan.nodes:
+            if node.name == self._plan.node:
+                why = self.own_reason(state)
+                own = NodeStatus(
+                    name=node.name, address=node.address, state=state, age_s=0.0, reason=why, heard=state, here=True
+                )
+                rows[node.name] = own
+        return tuple(rows[node.name] for node in self._plan.nodes)
+
+    def _entry(self, process: Shown, serving: Collection[str]) -> WorkerEntry:
         answers = process.id in serving and process.state in {"starting", "loading", "ready"}
         ready = process.state == "ready" and self.was_ready
         state: WorkerState = "ready" if ready else "proving" if answers else "down"

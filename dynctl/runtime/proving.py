@@ -18,6 +18,8 @@ from dynctl.store.log import EventLog
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
 ATTEMPTS = 3
+PROVING = "proving its pairs"
+"""The phase of a process meanwhile."""
 
 
 class Provable(Protocol):
@@ -81,7 +83,7 @@ class Proving:
         # bytes are counted per process, so one proof at a time per worker; locks in one order can't deadlock
         async with self._turn(pair.from_), self._turn(pair.to):
             for end in (pair.from_, pair.to):
-                self._processes[end].enter("proving its pairs")
+                self._processes[end].enter(PROVING)
             prover = PairProver(
                 client=client,
                 kv=self._plan.kv,

@@ -12,7 +12,7 @@ from typing import IO
 import httpx
 import msgspec
 
-from dynctl.errors import DynctlError
+from dynctl.errors import DynctlError, ReadyTimeout
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
 from dynctl.nodes.failed import Failed
 from dynctl.runtime.bringup import BringUp
@@ -21,14 +21,18 @@ from dynctl.runtime.ending import Ending
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Gone, Happened, Ready, StatusNow
+from dynctl.runtime.neighbours import Neighbours, merged
 from dynctl.runtime.observer import SCRAPE_S, Observer
 from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.pairs import PairsProver, Prover
 from dynctl.runtime.picture import Picture
+from dynctl.runtime.provers import HeadProver, MemberProver
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
+from dynctl.runtime.secret import engine_key, guarded
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.waits import first_of
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore, write_private
@@ -46,18 +50,23 @@ class Supervisor:
 
     def __init__(self, store: RunStore) -> None:
         self.store, self.plan, self.record = store, store.whole_plan(), store.record()
+        self.control = Control(self)
         self.events = EventLog(store.dir / "events.jsonl", time.time)
         self.events.listeners.append(lambda event: self.control.tell_viewers(Happened(event=event)))
-        self.processes = {
-            spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in self.plan.processes
-        }
-        self.serving = Serving(self.processes)
-        self.proving = Proving(self.plan, store.token(), self.processes, self.events)
-        self.prover: Prover = PairsProver(self.plan, self.proving, self.serving)
+        specs, secret, key = self.plan.own(), store.secret() if len(self.plan.nodes) > 1 else None, None
+        if secret:
+            key = engine_key(secret, self.plan.name)
+            specs = guarded(specs, key, store)
+        self.processes = {spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in specs}
+        self.serving = Serving(spec.id for spec in self.plan.processes)
+        headers = {"authorization": f"Bearer {key}"} if key else None
+        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers)
         self.observer = Observer(self.plan)
-        self.picture = Picture(self.plan, self.record, self.processes, self.proving, self.observer)
-        self.control = Control(self)
-        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0)
+        self.neighbours = Neighbours(self, secret) if secret else None
+        every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
+        self.proving = Proving(self.plan, store.token(), every, self.events)
+        self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)
+        self.prover = self._prover()
         self.bringup = BringUp(self)
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
@@ -82,6 +91,16 @@ class Supervisor:
         for task in (*housekeeping, stopping):
             task.cancel()
         return await self._farewell(survivors)
+
+    @property
+    def run_state(self) -> RunState:
+        """The run's state as last computed."""
+        return self._state
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this node's part ends."""
+        return self._stop.is_set()
 
     # what the control socket asks
 
@@ -132,8 +151,9 @@ class Supervisor:
 
     def refresh_state(self) -> None:
         """Recomputes the run's state, records a change, and pushes the worker table."""
-        states = [process.state for process in self.processes.values()]
-        state = run_state(states, was_ready=self.picture.was_ready, stopping=self._stop.is_set())
+        state = self.picture.judged(
+            run_state(self.picture.states(), was_ready=self.picture.was_ready, stopping=self._stop.is_set())
+        )
         if state != self._state and state != "stopped":
             self._state = state
             self.events.add(
@@ -141,8 +161,30 @@ class Supervisor:
             )
         self.publish()
 
+    def _prover(self) -> Prover:
+        if not self.neighbours:
+            return PairsProver(self.plan, self.proving, self.serving)
+        if self.neighbours.head:
+            return HeadProver(self.plan, self.proving, self.serving, self.neighbours, self.events)
+        return MemberProver(self.plan, self.serving, self.neighbours)
+
+    async def _bring_up(self) -> None:
+        if not self.neighbours:
+            return await self.bringup.run()
+        await self.neighbours.exchange.start()
+        try:
+            await first_of(self.bringup.run(), self.neighbours.trouble())
+        except ReadyTimeout as error:
+            raise self.neighbours.explain(error) from error
+
+    async def _keep(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.bringup.keep())
+            if isinstance(self.prover, HeadProver):
+                group.create_task(self.prover.keep())
+
     async def _serve(self) -> None:
-        await self.bringup.run()
+        await self._bring_up()
         await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
         self.picture.was_ready = True
         for process in self.processes.values():
@@ -150,7 +192,7 @@ class Supervisor:
         self.refresh_state()
         self.control.tell_viewers(StatusNow(status=self.status()))
         self.control.tell_viewers(Ready())
-        await self.bringup.keep()
+        await self._keep()
 
     async def _end(self) -> list[str]:
         self._stop.set()
@@ -159,6 +201,8 @@ class Supervisor:
             "run.state", f"stopping {self.plan.name}", state="stopping", why=self.picture.reason(self._state)
         )
         self.publish()
+        if self.neighbours:
+            self.neighbours.exchange.tell()
         grace_s = FAILURE_GRACE_S if self.picture.failure else self._grace_s
         ending = Ending(self.processes.values(), self.record.run_id, grace_s)
         hurried = asyncio.create_task(self._kill.wait())
@@ -178,6 +222,8 @@ class Supervisor:
         if self.picture.failure:
             self.control.tell_viewers(Failed.of(self.picture.failure))
         self.control.tell_viewers(Gone(survivors=tuple(survivors)))
+        if self.neighbours:
+            await self.neighbours.close(survivors)
         await self.control.flush()
         self.control.close()
         await self.http.aclose()

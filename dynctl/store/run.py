@@ -86,6 +86,22 @@ class RunStore:
         """The run's secret token."""
         return (self.dir / "token").read_text()
 
+    def secret(self) -> str:
+        """What the run's nodes share; RunStateError where it was not kept."""
+        try:
+            return (self.dir / "secret").read_text()
+        except OSError as error:
+            raise RunStateError(
+                f"the secret of the run `{self.name}` can't be read",
+                where=str(self.dir / "secret"),
+                why=error.strerror,
+                fix="`dynctl up` with the topology file starts it anew",
+            ) from error
+
+    def keep_secret(self, secret: str) -> None:
+        """Keeps it for restarts, for its owner alone to read."""
+        write_private(self.dir / "secret", secret.encode())
+
     def log_path(self, process_id: str) -> Path:
         """Where that process's output goes."""
         return self.logs / f"{process_id}.log"

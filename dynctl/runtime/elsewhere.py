@@ -1,0 +1,74 @@
+"""A process on another node, as that node tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.nodes.peer import Peer
+from dynctl.nodes.seen import LogSeen
+from dynctl.runtime.proving import PROVING
+from dynctl.telemetry.status import ProcessState, ProcessStatus
+
+
+class Elsewhere:
+    """`proven`: the incarnation whose pairs are proven, which only the frontend's node knows; `judged`: it is here."""
+
+    def __init__(
+        self, spec: ProcessSpec, peer: Peer, ask: Callable[[str, str], Awaitable[LogSeen]], *, judged: bool
+    ) -> None:
+        self.spec, self.peer, self._ask, self._judged = spec, peer, ask, judged
+        self.known: str | None = None
+        self.proven: str | None = None
+        self.proving = False
+        self.unreached: str | None = None
+        self.reaching: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """The process's id in the plan."""
+        return self.spec.id
+
+    @property
+    def incarnation(self) -> str | None:
+        """Which start of it serves, as its node says; None when it does not, or the node takes no part."""
+        report = self.peer.report
+        return report.serving.get(self.id) if report and self.peer.alive() else None
+
+    @property
+    def state(self) -> ProcessState:
+        """Its state."""
+        return self.status().state
+
+    def enter(self, phase: str) -> None:
+        """Its pairs are being proven: its own node is told so."""
+        self.proving = phase == PROVING
+
+    async def seen(self) -> LogSeen:
+        """What its log told so far; nothing, where its node does not answer."""
+        return await self._ask(self.peer.name, self.id)
+
+    def status(self) -> ProcessStatus:
+        """Its row: as last heard, less what is known better here."""
+        row = self._heard()
+        if self.peer.met and not self.peer.alive():
+            return msgspec.structs.replace(row, state="unhealthy", phase=self.peer.why_not(), phase_since=None)
+        if not (self._judged and self.incarnation):
+            return row
+        if self.proven == self.incarnation:
+            return msgspec.structs.replace(row, state="ready", phase=None, phase_since=None)
+        if row.state == "ready" or self.unreached:
+            return msgspec.structs.replace(row, state="loading", phase=self.unreached or PROVING, phase_since=None)
+        return row
+
+    def _heard(self) -> ProcessStatus:
+        for row in self.peer.report.processes if self.peer.report else ():
+            if row.id == self.id:
+                return row
+        spec = self.spec
+        return ProcessStatus(
+            id=spec.id, role=spec.role, node=spec.node, nics=spec.nics, gpus=spec.gpus, ports=spec.ports
+        )

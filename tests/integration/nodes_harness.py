@@ -1,0 +1,75 @@
+"""Several nodes on one host: a home each, with supervisors on loopback addresses of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration.run_harness import Command, Home, T
+
+SECRET = "a secret that all nodes of a test share"
+SCRIPT = Path(__file__).with_name("up_node.py")
+
+
+class Nodes:
+    """The nodes of one run, by name. `on`: where each worker sits; the frontend is on the first node named."""
+
+    def __init__(self, homes: dict[str, Home], on: dict[str, str], changes: T) -> None:
+        self.homes, self.first = homes, next(iter(homes.values()))
+        for home in homes.values():
+            home.name, home.port = self.first.name, self.first.port
+        self.plan = self.first.dir / "plan.json"
+        file = self.first.topology(changes)
+        where = " ".join(f"{process}={node}" for process, node in on.items())
+        made = self.first.python(SCRIPT, "make", file, self.plan, where).wait()
+        assert made.code == 0, made.err
+
+    def up(self, node: str, *flags: str, **env: str) -> Command:
+        """Starts that node's part; it is watched until it is ready with `-d`, else to its end."""
+        return self.homes[node].python(SCRIPT, "up", self.plan, node, *flags, env={"DYNCTL_SECRET": SECRET, **env})
+
+    def ready(self, *order: str) -> None:
+        """Starts all, in that order, and waits until each says that it is ready."""
+        commands = [self.up(node, "-d") for node in order or self.homes]
+        for command in commands:
+            done = command.wait()
+            assert done.code == 0, f"{done.err}\n{self.logs()}"
+
+    def status(self, node: str) -> T:
+        """The status as that node tells it."""
+        return self.homes[node].status()
+
+    def await_status(self, node: str, accepted: Callable[[T], bool], what: str) -> T:
+        """The first status of that node that is accepted."""
+        try:
+            return self.homes[node].await_status(accepted, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(self.status(node), indent=1)[:6000]}\n{self.logs()}") from None
+
+    def supervisor(self, node: str) -> int:
+        """The pid of its supervisor."""
+        pid: int = self.status(node)["supervisor"]["pid"]
+        return pid
+
+    def logs(self) -> str:
+        """What all of them wrote last."""
+        return "\n".join(f"=== {name}\n{home.logs()[-6000:]}" for name, home in self.homes.items())
+
+
+@contextmanager
+def nodes(make_home: Callable[[], Home], on: dict[str, str], changes: T | None = None) -> Iterator[Nodes]:
+    """The nodes that `on` names, none started; at the end nothing of them may be alive."""
+    homes = {name: make_home() for name in dict.fromkeys(on.values())}
+    try:
+        yield Nodes(homes, on, changes or {})
+    finally:
+        errors = []
+        for home in homes.values():
+            try:
+                home.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
