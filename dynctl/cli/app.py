@@ -188,11 +188,12 @@ def down(
     name: Name = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight may take to end.")] = 30.0,
     kill: Annotated[bool, typer.Option("--kill", help="Kill at once.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all", help="Ask the run's other nodes to end, too.")] = False,
 ) -> None:
     """End a run: drain the frontend, then decode, then prefill; nothing of it is left."""
     from dynctl.cli.down import down
 
-    raise typer.Exit(down(name, timeout_s=timeout, kill=kill))
+    raise typer.Exit(down(name, timeout_s=timeout, kill=kill, everywhere=everywhere))
 
 
 app.command()(frontend)

@@ -39,7 +39,7 @@ def up(file: str | None, sets: list[str], options: UpOptions) -> int:
     """Starts the deployment; the exit code is that of the run's start, or of the whole run in the foreground."""
     topology = _topology(file, sets)
     node = find_node(topology, options.node)
-    load_secret(topology)
+    secret = load_secret(topology)
     _refuse_running(topology.name)
     preflight = _prepare(topology, options, node)
     from dynctl.cli.watch import Watch
@@ -48,7 +48,7 @@ def up(file: str | None, sets: list[str], options: UpOptions) -> int:
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
         plan = resolve(topology, gather(topology, node=node), verify=options.verify)
         plan = msgspec.structs.replace(plan, preflight=preflight)
-        connection = launch(plan, requests=options.verbose or options.sample)
+        connection = launch(plan, requests=options.verbose or options.sample, secret=secret)
         _keep_topology(plan, topology)
     return Watch(plan, connection, options).run()
 

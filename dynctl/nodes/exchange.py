@@ -21,7 +21,7 @@ from dynctl.fabric.peer.messages import Trouble
 from dynctl.nodes.messages import Answer, Ask, AskEnd, FromPeer, Meet, Report
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
-from dynctl.nodes.words import NodePurpose, disagreement
+from dynctl.nodes.words import NodePurpose, OneSided, disagreement
 from dynctl.plan.values import Plan
 
 TICK_S = 0.2
@@ -58,7 +58,9 @@ class Exchange:
 
     def __init__(self, plan: Plan, run_id: str, secret: str, desk: Desk) -> None:
         self._plan, self._secret, self._desk = plan, secret, desk
-        self._meet = Meet(run=plan.name, node=plan.node, run_id=run_id, digest=plan.digest, agreed=plan.agreed)
+        self._meet = Meet(
+            run=plan.name, node=plan.node, run_id=run_id, digest=plan.digest, agreed=plan.agreed, rdma=plan.rdma
+        )
         names = [node.name for node in plan.nodes]
         self._own = plan.nodes[names.index(plan.node)]
         self._earlier = set(names[: names.index(plan.node)])
@@ -207,7 +209,7 @@ class Exchange:
                 self._take(await link.receive(FromPeer), peer, link)  # type: ignore[arg-type]
         except TimeoutError:
             return False
-        except UsageError as error:
+        except (UsageError, OneSided) as error:
             link.send(Trouble(cause=f"node {self._own.name} refuses: {error.cause}", fix=error.fix))
             self._desk.refused(error, dialled)
             return False

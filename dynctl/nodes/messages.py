@@ -19,13 +19,14 @@ __all__ = ["Answer", "Ask", "AskEnd", "FromPeer", "HeadWord", "Meet", "Report"]
 
 
 class Meet(msgspec.Struct, frozen=True, kw_only=True, tag="meet"):
-    """The first message each way: who speaks, and what it holds for the plan."""
+    """The first message each way: who speaks, and what it holds for the plan. `rdma`: it has an ACTIVE port for KV."""
 
     run: str
     node: str
     run_id: str
     digest: str
     agreed: dict[str, str] = {}
+    rdma: bool = False
 
 
 class HeadWord(msgspec.Struct, frozen=True, kw_only=True):

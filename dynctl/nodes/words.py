@@ -9,9 +9,14 @@ from dynctl.fabric.peer.address import format_address
 from dynctl.fabric.peer.handshake import Hello, Purpose, Side
 from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import Meet
+from dynctl.plan.transport import between
 from dynctl.plan.values import Plan, PlannedNode
 
 SHOWN = 60
+
+
+class OneSided(TransportError):
+    """Only one of two nodes has RDMA: their run can't be what `require` asks for."""
 
 
 class NodePurpose(Purpose):
@@ -67,12 +72,25 @@ def disagreement(plan: Plan, meet: Meet) -> DynctlError | None:
         why = "it is this node itself" if meet.node == plan.node else f"there are: {', '.join(sorted(names))}"
         return UsageError(f"a node calls itself `{who}`", why=why, fix="start each node with its own `--node`")
     if meet.digest == plan.digest:
-        return None
+        return _one_sided_rdma(plan, meet)
     return UsageError(
         f"node {who} has another plan than this node, {plan.node}",
         why=differences(plan.agreed, meet.agreed, who) or "their digests differ",
         fix="give every node the same file, dynctl, engine and NIXL; then start them again",
     )
+
+
+def _one_sided_rdma(plan: Plan, meet: Meet) -> DynctlError | None:
+    """What was assumed of the other node's fabric, judged now that it is known."""
+    on = {process.id: process.node for process in plan.processes}
+    ends = [{on[pair.from_], on[pair.to]} for pair in plan.transport.pairs if pair.across]
+    if {plan.node, meet.node} not in ends:
+        return None
+    try:
+        between(plan.transport.required, (plan.node, plan.rdma), (meet.node, meet.rdma))
+    except TransportError as error:
+        return OneSided(error.cause, where=error.where, why=error.why, fix=error.fix)
+    return None
 
 
 def differences(own: Mapping[str, str], theirs: Mapping[str, str], who: str) -> tuple[str, ...]:

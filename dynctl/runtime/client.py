@@ -105,6 +105,6 @@ def attach(path: str, *, starter: bool = False, requests: bool = False) -> Conne
     return connection
 
 
-def ask_down(connection: Connection, *, grace_s: float, now: bool) -> None:
-    """Asks for the run's end over an open connection."""
-    connection.say(Down(grace_s=grace_s, now=now))
+def ask_down(connection: Connection, *, grace_s: float, now: bool, everywhere: bool = False) -> None:
+    """Asks for the run's end over an open connection; `everywhere`: on all its nodes."""
+    connection.say(Down(grace_s=grace_s, now=now, everywhere=everywhere))

@@ -41,7 +41,7 @@ class Desk(Protocol):
     def starter_left(self) -> None:
         """The client that started the run went away."""
 
-    def ask_down(self, grace_s: float, *, now: bool) -> None:
+    def ask_down(self, grace_s: float, *, now: bool, everywhere: bool = False) -> None:
         """Somebody asked for the run's end."""
 
     def frontend_reported(self, report: Report) -> None:
@@ -146,7 +146,7 @@ class Control:
                 writer.write(encode(StatusNow(status=self._desk.status())))
             case Down():
                 self._view(writer, Attach(), leave, replay=False)
-                self._desk.ask_down(message.grace_s, now=message.now)
+                self._desk.ask_down(message.grace_s, now=message.now, everywhere=message.everywhere)
             case Attach():
                 self._view(writer, message, leave, replay=True)
 

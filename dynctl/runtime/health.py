@@ -18,6 +18,7 @@ from dynctl.http.message import Headers
 from dynctl.http.origin import parse_origin
 from dynctl.plan.values import HealthRules
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.secret import ENGINE_VARIABLE
 
 CANARY_ID = "dynctl-canary-"
 """How the X-Request-Id of every canary begins."""
@@ -123,6 +124,8 @@ class HealthCheck:
 
     async def _fetch(self, method: str, path: str, body: bytes, limit_s: float | None = None) -> Response:
         headers: Headers = [(b"x-request-id", f"{CANARY_ID}{uuid.uuid4().hex[:12]}".encode())]
+        if key := self._process.spec.env.get(ENGINE_VARIABLE):
+            headers.append((b"authorization", f"Bearer {key}".encode()))
         if body:
             headers.append((b"content-type", b"application/json"))
         origin = parse_origin(self._process.spec.probes.url or "")

@@ -24,10 +24,11 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag="status", tag_fie
 
 
 class Down(msgspec.Struct, frozen=True, kw_only=True, tag="down", tag_field="op"):
-    """End the run: drain for at most `grace_s` seconds, or kill at once with `now`."""
+    """End the run: drain for at most `grace_s` seconds, or kill at once with `now`; `everywhere`: on all its nodes."""
 
     grace_s: float = 30.0
     now: bool = False
+    everywhere: bool = False
 
 
 class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="event", tag_field="op"):
@@ -47,9 +48,13 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready", tag_field="o
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone", tag_field="op"):
-    """The run has ended. `survivors` names processes that could not be ended."""
+    """The run has ended. `survivors` names processes that could not be ended.
+
+    `open_ends`: what is to be said of other nodes that were asked to end, too, and did not say that they have.
+    """
 
     survivors: tuple[str, ...] = ()
+    open_ends: tuple[str, ...] = ()
 
 
 ToSupervisor = Attach | AskStatus | Down | Hello | Report

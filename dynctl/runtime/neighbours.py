@@ -17,7 +17,7 @@ from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import AskEnd, HeadWord, Report
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
-from dynctl.nodes.words import failed_there, gone_early, left_early
+from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.gates import POLL_S
@@ -165,7 +165,7 @@ class Neighbours:
 
     def refused(self, error: DynctlError, peer: Peer | None) -> None:
         """Ends this node if it is not ready yet and the fault may be its own; else it is said, once."""
-        if isinstance(error, UsageError) and not self._run.picture.was_ready:
+        if isinstance(error, (UsageError, OneSided)) and not self._run.picture.was_ready:
             self._trouble.put_nowait(error)
         elif error.cause not in self._warned and len(self._warned) < REACH_FAILURES:
             self._warned.add(error.cause)

@@ -71,6 +71,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._grace_s = STOP_GRACE_S
+        self._everywhere = False
         self._table: WorkerTable | None = None
         self._state: RunState = "starting"
 
@@ -118,8 +119,11 @@ class Supervisor:
             self.events.add("warning", "the client that started the run went away before it was ready")
             self.ask_down(FAILURE_GRACE_S, now=False)
 
-    def ask_down(self, grace_s: float, *, now: bool) -> None:
-        """Begins to end the run; asked again, or with `now`, kills."""
+    def ask_down(self, grace_s: float, *, now: bool, everywhere: bool = False) -> None:
+        """Begins to end the run; asked again, or with `now`, kills. `everywhere`: asks the other nodes to end, too."""
+        if everywhere and self.neighbours:
+            self._everywhere = True
+            self.neighbours.ask_all_to_end(grace_s, now=now)
         if now or self._stop.is_set():
             self._kill.set()
         self._grace_s = 0.0 if now else grace_s
@@ -214,6 +218,9 @@ class Supervisor:
     async def _farewell(self, survivors: list[str]) -> int:
         self._state = "failed" if self.picture.failure or survivors else "stopped"
         why = f"still alive: {', '.join(survivors)}" if survivors else self.picture.reason(self._state)
+        open_ends: tuple[str, ...] = ()
+        if self.neighbours and self._everywhere:
+            open_ends = await self.neighbours.last_words(self._grace_s)
         self.events.add("run.state", f"{self.plan.name} is {self._state}", state=self._state, why=why)
         final = self.status()
         with contextlib.suppress(DynctlError):  # a full disk costs the record, not the last word to the viewers
@@ -221,7 +228,7 @@ class Supervisor:
         self.control.tell_viewers(StatusNow(status=final))
         if self.picture.failure:
             self.control.tell_viewers(Failed.of(self.picture.failure))
-        self.control.tell_viewers(Gone(survivors=tuple(survivors)))
+        self.control.tell_viewers(Gone(survivors=tuple(survivors), open_ends=open_ends))
         if self.neighbours:
             await self.neighbours.close(survivors)
         await self.control.flush()

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.run_harness import Command, Home, T
+from tests.integration.run_harness import Command, Home, T, merged
 
 SECRET = "a secret that all nodes of a test share"
-SCRIPT = Path(__file__).with_name("up_node.py")
 
 
 class Nodes:
@@ -20,15 +19,19 @@ class Nodes:
         self.homes, self.first = homes, next(iter(homes.values()))
         for home in homes.values():
             home.name, home.port = self.first.name, self.first.port
-        self.plan = self.first.dir / "plan.json"
-        file = self.first.topology(changes)
-        where = " ".join(f"{process}={node}" for process, node in on.items())
-        made = self.first.python(SCRIPT, "make", file, self.plan, where).wait()
-        assert made.code == 0, made.err
+        listed = {name: {"address": f"127.0.0.{number}"} for number, name in enumerate(homes, 2)}
+        roles: T = {}
+        for process, node in on.items():
+            role = roles.setdefault(process.rpartition("-")[0], {"workers": 0, "on": []})
+            role["workers"] += 1
+            if node not in role["on"]:
+                role["on"].append(node)
+        self.file = self.first.topology(merged({"nodes": listed, "roles": roles}, changes))
 
-    def up(self, node: str, *flags: str, **env: str) -> Command:
+    def up(self, node: str, *flags: str | Path, file: Path | None = None, secret: str = SECRET) -> Command:
         """Starts that node's part; it is watched until it is ready with `-d`, else to its end."""
-        return self.homes[node].python(SCRIPT, "up", self.plan, node, *flags, env={"DYNCTL_SECRET": SECRET, **env})
+        arguments = ("up", file or self.file, "--node", node, *flags)
+        return self.homes[node].start(*arguments, env={"DYNCTL_SECRET": secret})
 
     def ready(self, *order: str) -> None:
         """Starts all, in that order, and waits until each says that it is ready."""

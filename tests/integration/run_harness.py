@@ -90,7 +90,7 @@ class Home:
             "roles": roles,
         }
         path = self.dir / "work" / file
-        path.write_text(yaml.safe_dump(_merged(base, changes or {}), sort_keys=False))
+        path.write_text(yaml.safe_dump(merged(base, changes or {}), sort_keys=False))
         return path
 
     def control(self, **knobs: Any) -> None:
@@ -236,14 +236,14 @@ class Home:
             shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def _merged(base: T, changes: T) -> T:
+def merged(base: T, changes: T) -> T:
     """`changes` over `base`; None takes a key away."""
     out = dict(base)
     for key, value in changes.items():
         if value is None:
             out.pop(key, None)
         elif isinstance(value, dict) and isinstance(out.get(key), dict):
-            out[key] = _merged(out[key], value)
+            out[key] = merged(out[key], value)
         else:
             out[key] = value
     return out
