@@ -30,6 +30,7 @@ from dynctl.topology.load import parse
 SIZES = (8, 64, 256, 1024)
 PER_NODE, CORES = 4, 32
 LIMITS_S = {8: 0.3, 1024: 2.0}
+NODES, NODES_LIMIT_S = 64, 2.0
 GIB = 1 << 30
 
 
@@ -116,6 +117,21 @@ def measure(count: int, runs: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def many_nodes(count: int, runs: int, folder: Path) -> float:
+    """Wall-clock seconds of `dynctl plan` over so many nodes of eight GPUs each, from their snapshots."""
+    (folder / "node.json").write_bytes(msgspec.json.encode(machine(8)))
+    names = [f"n{at}" for at in range(count)]
+    nodes = "".join(f"  {name}: {{address: 10.0.1.{at + 1}, hardware: node.json}}\n" for at, name in enumerate(names))
+    roles = "".join(
+        f"  {role}: {{workers: {2 * count}, tp: 2, on: [{', '.join(on)}]}}\n"
+        for role, on in (("prefill", names[: count // 2]), ("decode", names[count // 2 :]))
+    )
+    file = folder / "nodes.yaml"
+    file.write_text(f"schema: 1\nname: bench\nmodel: a/b\nnodes:\n{nodes}roles:\n{roles}")
+    command = [sys.executable, "-m", "dynctl", "plan", str(file), "--json"]
+    return median_s(lambda: subprocess.run(command, check=True, capture_output=True), runs, time.perf_counter)
+
+
 def main() -> None:
     """The table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,8 +140,10 @@ def main() -> None:
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [measure(count, chosen.runs, Path(folder)) for count in SIZES]
+        over_nodes_s = many_nodes(NODES, chosen.runs, Path(folder))
     if chosen.json:
-        print(json.dumps({"schema": 1, "rows": rows}, indent=1))
+        document = {"schema": 1, "rows": rows, "nodes": {"nodes": NODES, "command_s": over_nodes_s}}
+        print(json.dumps(document, indent=1))
     else:
         print("  GPUs  workers  plan() ms   ratio  of GPUs   command ms   limit ms")
         for before, row in zip([None, *rows], rows, strict=False):
@@ -135,6 +153,8 @@ def main() -> None:
             limit = f"{LIMITS_S[row['gpus']] * 1e3:10.0f}" if row["gpus"] in LIMITS_S else " " * 10
             times = f"{row['plan_s'] * 1e3:10.1f} {grown} {row['command_s'] * 1e3:12.0f} {limit}"
             print(f"{row['gpus']:6} {row['workers']:8} {times}")
+        took = f"command {over_nodes_s * 1e3:.0f} ms, limit {NODES_LIMIT_S * 1e3:.0f} ms"
+        print(f"{NODES} nodes of 8 GPUs: {4 * NODES} workers, {took}")
 
 
 if __name__ == "__main__":

@@ -145,9 +145,29 @@ def test_every_worker_sits_where_an_expert_would_put_it(profile: str, snapshot: 
         assert worker.env["CUDA_VISIBLE_DEVICES"] == ",".join(devices)
 
 
+EIGHT = [f"mlx5_{number}" for number in range(8)]
+
+
+def test_two_nodes_take_all_of_both_and_meet_over_rdma() -> None:
+    hardware = machine("h100x8")
+    topology = load(PROFILES / "two-nodes-1p1d.yaml")
+    made = resolve(topology, facts(hardware, node="a", elsewhere={"b": hardware}))
+    seats = {one.id: (one.node, list(one.gpus), list(one.nics), one.cpus) for one in made.workers()}
+    assert seats == {
+        "prefill-0": ("a", [*range(8)], EIGHT, "0-29,32-61"),
+        "decode-0": ("b", [*range(8)], EIGHT, "0-29,32-61"),
+    }
+    assert [(pair.from_, pair.to, pair.path, pair.floor) for pair in made.transport.pairs] == [
+        ("prefill-0", "decode-0", "rdma", "rdma")
+    ]
+    urls = {one.id: one.probes.url for one in made.processes}
+    assert urls["prefill-0"] == f"http://10.0.0.1:{made.process('prefill-0').ports['http']}"
+    assert urls["decode-0"] == f"http://10.0.0.2:{made.process('decode-0').ports['http']}"
+
+
 def test_no_profile_is_left_out() -> None:
-    on_cpu = {path.stem for path in PROFILES.glob("cpu-*.yaml")}
-    assert {row[0] for row in PLANNED} | on_cpu == {path.stem for path in PROFILES.glob("*.yaml")}
+    apart = {path.stem for path in PROFILES.glob("cpu-*.yaml")} | {"two-nodes-1p1d"}
+    assert {row[0] for row in PLANNED} | apart == {path.stem for path in PROFILES.glob("*.yaml")}
 
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("cpu-*.yaml")))
