@@ -43,7 +43,7 @@ class Engine:
 
 def look(engine: Engine, *, thorough: bool = False, worked_at: float = float("-inf")) -> str | None:
     probes = Probes(url="http://127.0.0.1:1", canary=Canary(path="/v1/completions", body="{}", tokens="tokens_total"))
-    process = SimpleNamespace(id="decode-0", spec=SimpleNamespace(probes=probes), processes=list)
+    process = SimpleNamespace(id="decode-0", spec=SimpleNamespace(probes=probes, env={}), processes=list)
     rules = HealthRules(canary_s=0.01)
     check = HealthCheck(cast(Managed, process), cast(Client, engine), rules, lambda _: worked_at)
     return asyncio.run(check.look(thorough=thorough))

@@ -24,7 +24,7 @@ from dynctl.runtime.picture import Picture
 )
 def test_the_frontend_is_told_of_each_state(state: str, was_ready: bool, told: str) -> None:
     spec = SimpleNamespace(id="decode-0", role="decode", probes=SimpleNamespace(url="http://h:1"))
-    plan = SimpleNamespace(workers=lambda: (spec,))
+    plan = SimpleNamespace(workers=lambda: (spec,), own=lambda: (spec,))
     process = SimpleNamespace(id="decode-0", spec=spec, state=state)
     nothing = cast("Any", None)
     picture = Picture(cast("Any", plan), nothing, {"decode-0": cast("Any", process)}, nothing, nothing)
