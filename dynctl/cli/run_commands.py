@@ -66,4 +66,33 @@ def report(
     raise typer.Exit(report(name, output))
 
 
-COMMANDS = (status, logs, events, report)
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds that requests in flight may take to end.")]
+
+
+def restart(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME] [PROCESS...]", help="The run, and its processes; without any, all of them."),
+    ] = None,
+    timeout: Timeout = 30.0,
+    json_: Json = False,
+) -> None:
+    """Restart a run's processes one after the other: drained, ended, started in the same place, proven again."""
+    from dynctl.cli.operate import restart
+
+    raise typer.Exit(restart(names or [], timeout, as_json=json_))
+
+
+def drain(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME] PROCESS", help="The run, and its worker.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take it in again.")] = False,
+    timeout: Timeout = 30.0,
+    json_: Json = False,
+) -> None:
+    """Take a worker out of the frontend and let what it has end; its process stays."""
+    from dynctl.cli.operate import drain
+
+    raise typer.Exit(drain(names, timeout, undo=undo, as_json=json_))
+
+
+COMMANDS = (status, logs, events, restart, drain, report)

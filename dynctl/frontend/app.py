@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from dynctl.frontend.busy import Busy
 from dynctl.frontend.directed import directed_pair
 from dynctl.frontend.dispatch import Dispatcher
 from dynctl.frontend.errors import JSON, Failure
@@ -52,6 +53,7 @@ class App:
     ) -> None:
         self.workers = workers
         self.metrics = Metrics(workers)
+        self.busy = Busy()
         self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
         self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries))
         self._keys = keys
@@ -97,6 +99,7 @@ class App:
     async def _proxied(self, request: Request, responder: Responder) -> None:
         job = Job(request, responder, self._wall(), self._planned_mode())
         self.metrics.in_flight += 1
+        self.busy.add(job)
         try:
             await self._serve(job)
         except Failure as failure:
@@ -115,6 +118,7 @@ class App:
             raise
         finally:
             self.metrics.in_flight -= 1
+            self.busy.remove(job)
             record = job.record(self._clock())
             self.metrics.finished(record, request.path if request.path in _LABELS else "other")
             self._on_record(record)

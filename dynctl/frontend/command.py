@@ -106,7 +106,7 @@ class Frontend:
             engine_headers=engine_headers(),
             on_record=self._record,
         )
-        self._outbox = Outbox(self._workers, self._app.metrics)
+        self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)
         self._link: ControlLink | None = None
         self._server = Server(self._app.handle, error_body=refusal_body)
         self._said = ""

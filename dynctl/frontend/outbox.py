@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from dynctl.frontend.busy import Busy
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.frontend.metrics import Metrics
 from dynctl.frontend.workers import Workers
@@ -15,9 +16,10 @@ _MAX_RECORDS_PER_REPORT = 1_000
 class Outbox:
     """Finished requests, and the totals as last reported. While nobody listens the oldest records are dropped."""
 
-    def __init__(self, workers: Workers, metrics: Metrics) -> None:
+    def __init__(self, workers: Workers, metrics: Metrics, busy: Busy) -> None:
         self._workers = workers
         self._metrics = metrics
+        self._busy = busy
         self._records: deque[RequestRecord] = deque(maxlen=_MAX_RECORDS)
         self._last: Report | None = None
 
@@ -30,6 +32,7 @@ class Outbox:
         health = self._workers.health()
         totals = Report(
             in_flight=self._metrics.in_flight,
+            busy=self._busy.counts(),
             requests_total=self._metrics.requests_total,
             errors_total=self._metrics.errors_total,
             health=health.status,
@@ -42,6 +45,7 @@ class Outbox:
         return Report(
             requests=requests,
             in_flight=totals.in_flight,
+            busy=totals.busy,
             requests_total=totals.requests_total,
             errors_total=totals.errors_total,
             health=totals.health,

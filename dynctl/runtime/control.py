@@ -15,10 +15,16 @@ from dynctl.runtime.messages import (
     MAX_LINE_BYTES,
     AskStatus,
     Attach,
+    Done,
     Down,
+    Drain,
     FromSupervisor,
     Happened,
+    Operation,
+    Restart,
     StatusNow,
+    ToSupervisor,
+    Undrain,
     encode,
     to_supervisor,
 )
@@ -43,6 +49,9 @@ class Desk(Protocol):
 
     def ask_down(self, grace_s: float, *, now: bool, everywhere: bool = False) -> None:
         """Somebody asked for the run's end."""
+
+    def operate(self, asked: Operation, answer: Callable[[Done], None]) -> None:
+        """An operator asked for something; `answer` is called when it has ended."""
 
     def frontend_reported(self, report: Report) -> None:
         """The frontend finished requests."""
@@ -131,7 +140,7 @@ class Control:
 
     def _take(
         self,
-        message: Attach | AskStatus | Down | Hello | Report,
+        message: ToSupervisor,
         writer: asyncio.StreamWriter,
         leave: list[Callable[[], None]],
     ) -> None:
@@ -147,6 +156,9 @@ class Control:
             case Down():
                 self._view(writer, Attach(), leave, replay=False)
                 self._desk.ask_down(message.grace_s, now=message.now, everywhere=message.everywhere)
+            case Restart() | Drain() | Undrain():
+                self._view(writer, Attach(), leave, replay=False)
+                self._desk.operate(message, lambda done: _write(writer, done))
             case Attach():
                 self._view(writer, message, leave, replay=True)
 
@@ -163,3 +175,8 @@ class Control:
         leave.append(lambda: self._viewers.discard(viewer))
         if attach.starter:
             leave.append(self._desk.starter_left)
+
+
+def _write(writer: asyncio.StreamWriter, message: Done) -> None:
+    if not writer.is_closing():
+        writer.write(encode(message))

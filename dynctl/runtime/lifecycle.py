@@ -120,8 +120,9 @@ def _rows() -> Iterable[Row]:
         yield Row(state, "restart", "", "stopping", ("end", "wake"))
     for state in (*_UP, *_IN):
         out: tuple[Does, ...] = ("take out",) if state == "ready" else ()
-        yield Row(state, "exit", "", "crashed", (*out, "clear"))
-        yield Row(state, "broken", "", "crashed", (*out, "clear"))
+        after: ProcessState = "stopping" if state == "draining" else "crashed"  # what was taken out stays down
+        yield Row(state, "exit", "", after, (*out, "clear"))
+        yield Row(state, "broken", "", after, (*out, "clear"))
         yield Row(state, "partner restarted", "", "stopping", (*out, "end", "wake"))
         yield Row(state, "stop", "", "stopping", (*out, "end", "wake"))
     yield Row("stopping", "tick", _DUE, "stopping", ("clear",))

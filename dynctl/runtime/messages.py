@@ -31,6 +31,33 @@ class Down(msgspec.Struct, frozen=True, kw_only=True, tag="down", tag_field="op"
     everywhere: bool = False
 
 
+class Restart(msgspec.Struct, frozen=True, kw_only=True, tag="restart", tag_field="op"):
+    """Restart these, one after the other, or every process; each gets `drain_s` seconds for its requests to end."""
+
+    processes: tuple[str, ...] = ()
+    drain_s: float = 30.0
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain", tag_field="op"):
+    """Take a worker out of the frontend, and tell when nothing is in flight there, or `drain_s` seconds are over."""
+
+    process: str
+    drain_s: float = 30.0
+
+
+class Undrain(msgspec.Struct, frozen=True, kw_only=True, tag="undrain", tag_field="op"):
+    """Take a drained worker in again."""
+
+    process: str
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", tag_field="op"):
+    """An operation has ended: what was done, or why it was not."""
+
+    said: str = ""
+    failed: Failed | None = None
+
+
 class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="event", tag_field="op"):
     """An event of the run."""
 
@@ -57,8 +84,9 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone", tag_field="op"
     open_ends: tuple[str, ...] = ()
 
 
-ToSupervisor = Attach | AskStatus | Down | Hello | Report
-FromSupervisor = Happened | StatusNow | Ready | Failed | Gone
+Operation = Restart | Drain | Undrain
+ToSupervisor = Attach | AskStatus | Down | Operation | Hello | Report
+FromSupervisor = Happened | StatusNow | Ready | Failed | Gone | Done
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -67,6 +67,10 @@ class Observer:
         movers = decodes if self._plan.transport.direction == "pull" else prefills
         return split(self._requests.recent(time.monotonic()), prefills or decodes, decodes, movers)
 
+    def busy(self, process_id: str) -> int:
+        """Requests that the frontend has under way there, by its last report."""
+        return self._report.busy.get(process_id, 0)
+
     def frontend(self) -> FrontendStatus:
         """The frontend as it last reported."""
         if not self._heard:

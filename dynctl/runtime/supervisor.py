@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import IO
 
 import httpx
@@ -20,9 +21,10 @@ from dynctl.runtime.control import Control
 from dynctl.runtime.ending import Ending
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.messages import Gone, Happened, Ready, StatusNow
+from dynctl.runtime.messages import Done, Gone, Happened, Operation, Ready, StatusNow
 from dynctl.runtime.neighbours import Neighbours, merged
 from dynctl.runtime.observer import SCRAPE_S, Observer
+from dynctl.runtime.operations import Operations
 from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.pairs import PairsProver, Prover
 from dynctl.runtime.picture import Picture
@@ -68,6 +70,7 @@ class Supervisor:
         self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)
         self.prover = self._prover()
         self.bringup = BringUp(self)
+        self.operations = Operations(self)
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._grace_s = STOP_GRACE_S
@@ -128,6 +131,10 @@ class Supervisor:
             self._kill.set()
         self._grace_s = 0.0 if now else grace_s
         self._stop.set()
+
+    def operate(self, asked: Operation, answer: Callable[[Done], None]) -> None:
+        """Begins what an operator asked for."""
+        self.operations.begin(asked, answer)
 
     def frontend_hello(self) -> ToFrontend:
         """The worker table for a frontend that just connected."""
@@ -200,6 +207,7 @@ class Supervisor:
 
     async def _end(self) -> list[str]:
         self._stop.set()
+        await self.operations.close()
         self._state = "stopping"
         self.events.add(
             "run.state", f"stopping {self.plan.name}", state="stopping", why=self.picture.reason(self._state)

@@ -16,6 +16,7 @@ EventKind = Literal[
     "request",  # one request served (only with `up --verbose`)
     "node",  # another node of the run was met, was lost, or ends
     "health",  # the frontend's health changed
+    "operation",  # a step of what an operator asked for (`restart`, `drain`, `scale`)
     "warning",
     "error",
 ]

@@ -19,6 +19,7 @@ from frontend_harness import BODY, both_loops, bound, on_uvloop, until
 from stub_engine import STREAM_HEAD, Asked, StubEngine, chunk, prefill_reply, reply, stream, text_event
 
 from dynctl.errors import UsageError
+from dynctl.frontend.busy import Busy
 from dynctl.frontend.command import serve
 from dynctl.frontend.control import ControlLink
 from dynctl.frontend.messages import (
@@ -262,7 +263,7 @@ async def test_the_last_records_are_reported_before_the_end(tmp_path: Path) -> N
 async def test_a_link_that_was_never_up_keeps_trying_quietly(tmp_path: Path) -> None:
     lines: list[str] = []
     workers = Workers()
-    outbox = Outbox(workers, Metrics(workers))
+    outbox = Outbox(workers, Metrics(workers), Busy())
     tables: list[WorkerTable] = []
     link = ControlLink(tmp_path / "s", outbox, on_table=tables.append, on_window=lambda _: None, log=lines.append)
     running = asyncio.create_task(link.run())

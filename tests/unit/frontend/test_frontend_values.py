@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from dynctl.errors import UsageError
+from dynctl.frontend.busy import Busy
 from dynctl.frontend.directed import Pair, directed_pair, read_token
 from dynctl.frontend.errors import Failure, engine_error, error_event
 from dynctl.frontend.health import NO_DECODE, NO_PREFILL, NO_WORKER
@@ -314,7 +315,7 @@ def test_metrics_text() -> None:
 def test_outbox_reports_changes_once_and_keeps_what_did_not_get_through() -> None:
     workers = known("decode-0=ready")
     metrics = Metrics(workers)
-    outbox = Outbox(workers, metrics)
+    outbox = Outbox(workers, metrics, Busy())
     first = outbox.take()
     assert first == Report(health="ok")
     assert outbox.take() is None
@@ -332,7 +333,7 @@ def test_outbox_reports_changes_once_and_keeps_what_did_not_get_through() -> Non
 
 def test_outbox_is_bounded() -> None:
     workers = known("decode-0=ready")
-    outbox = Outbox(workers, Metrics(workers))
+    outbox = Outbox(workers, Metrics(workers), Busy())
     for number in range(10_500):
         outbox.add(record(id=str(number)))
     ids = []

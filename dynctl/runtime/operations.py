@@ -1,0 +1,202 @@
+"""What operators ask of a ready run: restart, drain. One operation at a time; each change is an event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from typing import Protocol
+
+from dynctl.errors import DynctlError, RunStateError, RuntimeFailure, UsageError
+from dynctl.nodes.failed import Failed
+from dynctl.plan.values import Plan
+from dynctl.runtime.bringup import BringUp
+from dynctl.runtime.managed import Managed
+from dynctl.runtime.messages import Done, Drain, Operation, Restart, Undrain
+from dynctl.runtime.observer import Observer
+from dynctl.runtime.picture import Picture
+from dynctl.store.log import EventLog
+
+LOOK_S = 0.05
+SETTLE_S = 0.5
+"""So long after a worker was taken out the frontend has reported what it still has there."""
+SAY_S = 5.0
+STOP_PATIENCE_S = 60.0
+COMING = frozenset({"starting", "loading", "unhealthy", "crashed", "backing off"})
+"""States from which a process may get ready by itself."""
+ROLE_ORDER = {"decode": 0, "worker": 0, "prefill": 1, "frontend": 2}
+
+Answer = Callable[[Done], None]
+
+
+class Run(Protocol):
+    """What operations need of the supervisor."""
+
+    plan: Plan
+    processes: dict[str, Managed]
+    bringup: BringUp
+    observer: Observer
+    picture: Picture
+    events: EventLog
+
+
+class Operations:
+    """Carries them out by feeding the lives of processes with events."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, asked: Operation, answer: Answer) -> None:
+        """Begins it, or answers why not. It goes on when who asked goes away."""
+        try:
+            self._refuse(asked)
+        except DynctlError as error:
+            answer(Done(failed=Failed.of(error)))
+            return
+        self._task = asyncio.create_task(self._carry_out(asked, answer))
+
+    async def close(self) -> None:
+        """The run ends: what is under way is given up."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _refuse(self, asked: Operation) -> None:
+        run = self._run
+        if not run.picture.was_ready:
+            raise RunStateError(f"`{run.plan.name}` is not ready yet", fix="try again when it is")
+        if self._task and not self._task.done():
+            raise RunStateError(
+                f"another operation on `{run.plan.name}` is under way", fix="`dynctl events -f` shows its progress"
+            )
+        if run.plan.nodes:
+            raise RunStateError(
+                f"`{run.plan.name}` runs on several nodes: this works on a run of one node only",
+                fix="end it on every node and start it again",
+            )
+        for process in asked.processes if isinstance(asked, Restart) else (asked.process,):
+            if process not in run.processes:
+                known = ", ".join(run.processes)
+                raise UsageError(f"`{run.plan.name}` has no process `{process}`", why=f"there are: {known}")
+        if not isinstance(asked, Restart) and asked.process == "frontend":
+            raise UsageError("the frontend can't be drained: it is what drains", fix="`dynctl restart` restarts it")
+
+    async def _carry_out(self, asked: Operation, answer: Answer) -> None:
+        try:
+            match asked:
+                case Restart():
+                    said = await self._restart(asked)
+                case Drain():
+                    said = await self._drain(asked)
+                case Undrain():
+                    said = await self._undrain(asked)
+        except DynctlError as error:
+            self._run.events.add("error", error.cause, why="; ".join(error.why) or None, who="operator")
+            answer(Done(failed=Failed.of(error)))
+        except asyncio.CancelledError:
+            answer(Done(failed=Failed.of(RunStateError("given up: the run is ending"))))
+            raise
+        except Exception as error:
+            traceback.print_exception(error)
+            answer(Done(failed=Failed.of(RuntimeFailure(f"the operation failed: {error!r}", where="its log"))))
+        else:
+            answer(Done(said=said))
+
+    # restart
+
+    async def _restart(self, asked: Restart) -> str:
+        """Workers one at a time, decode first; the frontend last."""
+        ids = list(dict.fromkeys(asked.processes)) or list(self._run.processes)
+        ids.sort(key=lambda process: ROLE_ORDER[self._run.processes[process].spec.role])
+        began = time.monotonic()
+        for number, process in enumerate(ids, start=1):
+            self._say(process, f"restart {number} of {len(ids)}")
+            await self._restart_one(self._run.processes[process], asked.drain_s)
+        return f"restarted {', '.join(ids)} in {time.monotonic() - began:.1f} s"
+
+    async def _restart_one(self, process: Managed, drain_s: float) -> None:
+        if process.state == "ready":
+            await self._another_ready(process)
+        keeper, before = self._run.bringup.keepers[process.id], process.restarts
+        keeper.feed("restart", why="asked for")
+        if process.state == "draining":
+            if process.spec.role != "frontend":  # which drains when it is told to end
+                await self._idle(process, drain_s)
+            keeper.feed("drained", why="asked for")
+        await self._ready(process, before)
+
+    async def _another_ready(self, process: Managed) -> None:
+        """Where a role has several workers, one of them serves at any time."""
+        others = [p for p in self._run.processes.values() if p.spec.role == process.spec.role and p is not process]
+        deadline = time.monotonic() + self._run.plan.ready.timeout_s
+        while others and not any(other.state == "ready" for other in others):
+            if time.monotonic() > deadline or not any(other.state in COMING for other in others):
+                raise RuntimeFailure(
+                    f"{process.id} is not restarted: no other {process.spec.role} worker is ready",
+                    why=", ".join(f"{other.id} is {other.state}" for other in others),
+                    fix="see to these first: `dynctl restart`, `dynctl drain --undo`",
+                )
+            await asyncio.sleep(LOOK_S)
+
+    async def _ready(self, process: Managed, before: int) -> None:
+        """Returns when it was started again and is ready. A start that fails counts by the process's restart rule."""
+        rule = self._run.plan.ready
+        deadline = time.monotonic() + rule.timeout_s + STOP_PATIENCE_S + process.spec.stop_grace_s
+        while not (process.state == "ready" and process.restarts > before):
+            late = time.monotonic() > deadline
+            if late or process.state in {"failed", "stopped"}:
+                raise RuntimeFailure(
+                    f"{process.id} did not come back" + (" in time" if late else ""),
+                    where=f"process {process.id}",
+                    why=process.life.reason or f"it is {process.state}",
+                    fix="what comes after it was left as it was",
+                    tail=process.last_lines(),
+                )
+            await asyncio.sleep(LOOK_S)
+
+    # drain
+
+    async def _drain(self, asked: Drain) -> str:
+        process = self._run.processes[asked.process]
+        self._run.bringup.keepers[process.id].feed("drain", "taken out by an operator", why="asked for")
+        if process.state != "draining":
+            raise RunStateError(f"{process.id} is {process.state}: only a worker that is ready can be drained")
+        left = await self._idle(process, asked.drain_s)
+        if left:
+            raise RuntimeFailure(
+                f"{process.id} still has {left} requests in flight after {asked.drain_s:g} s",
+                why="it stays out of the frontend, and goes on with these",
+                fix=f"wait, or `dynctl drain --undo {process.id}` takes it in again",
+            )
+        return f"{process.id} is drained: nothing is in flight there"
+
+    async def _undrain(self, asked: Undrain) -> str:
+        process = self._run.processes[asked.process]
+        keeper, before = self._run.bringup.keepers[process.id], process.restarts
+        if process.state == "stopped":  # it ended while it was drained
+            keeper.feed("start", why="asked for")
+            await self._ready(process, before)
+        elif process.state == "draining":
+            keeper.feed("resume", "taken in again by an operator")
+        else:
+            raise RunStateError(f"{process.id} is {process.state}: it is not drained")
+        return f"{process.id} takes requests again"
+
+    async def _idle(self, process: Managed, timeout_s: float) -> int:
+        """Returns when nothing is in flight there, or time is up: how many requests are left."""
+        began = said_at = time.monotonic()
+        await asyncio.sleep(min(SETTLE_S, timeout_s))
+        while left := self._run.observer.busy(process.id) if process.pid else 0:
+            now = time.monotonic()
+            if now - began >= timeout_s:
+                return left
+            if now - said_at >= SAY_S:
+                said_at = now
+                self._say(process.id, f"draining: {left} in flight")
+            await asyncio.sleep(LOOK_S)
+        return 0
+
+    def _say(self, process: str, message: str) -> None:
+        self._run.events.add("operation", message, process=process, who="operator")
