@@ -12,7 +12,7 @@ import typer
 from dynctl.cli import run_commands
 from dynctl.cli.frontend import frontend
 from dynctl.cli.options import Json, Name, NoColor
-from dynctl.errors import DynctlError
+from dynctl.errors import DynctlError, UsageError
 
 app = typer.Typer(
     name="dynctl",
@@ -189,9 +189,15 @@ def down(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that requests in flight may take to end.")] = 30.0,
     kill: Annotated[bool, typer.Option("--kill", help="Kill at once.")] = False,
     everywhere: Annotated[bool, typer.Option("--all", help="Ask the run's other nodes to end, too.")] = False,
+    orphans: Annotated[bool, typer.Option("--orphans", help="End what dead supervisors left on this host.")] = False,
 ) -> None:
     """End a run: drain the frontend, then decode, then prefill; nothing of it is left."""
-    from dynctl.cli.down import down
+    from dynctl.cli.down import down, down_orphans
+
+    if orphans and name:
+        raise UsageError("--orphans is about all runs without a supervisor", fix="leave NAME out")
+    if orphans:
+        raise typer.Exit(down_orphans(timeout_s=timeout, kill=kill))
 
     raise typer.Exit(down(name, timeout_s=timeout, kill=kill, everywhere=everywhere))
 

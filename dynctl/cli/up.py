@@ -17,9 +17,13 @@ from dynctl.preflight.path import check_path
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
 from dynctl.runtime.launch import already_running, launch, refuse_leftovers
+from dynctl.runtime.orphans import orphans
 from dynctl.store import paths
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
 from dynctl.topology.schema import Topology
+
+RECLAIM_GRACE_S = 10.0
+"""What never served has nothing in flight."""
 
 
 class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,11 @@ def _refuse_running(name: str) -> None:
     paths.private_dir(paths.state_root())
     if is_supervised(name):
         raise already_running(name)
+    for orphan in orphans(name):
+        if not orphan.store.was_ready(orphan.run_id):
+            done = orphan.reclaim(RECLAIM_GRACE_S)
+            if done.processes:
+                _say(f"reclaimed {done.processes} processes of an earlier start of `{name}` that nobody supervises")
     refuse_leftovers(RunStore(name))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterable
 
 import psutil
 
-from dynctl.runtime import ownership, shared_memory
+from dynctl.runtime import cgroups, nothing_left, ownership, shared_memory
 from dynctl.runtime.managed import Managed
 
 KILL_S = 10.0
@@ -43,7 +44,7 @@ class Ending:
         survivors = await asyncio.to_thread(self._sweep)
         for process in self._processes:
             process.move("gone", "ended")
-        return [ownership.describe(process) for process in survivors]
+        return survivors
 
     def _running(self, roles: list[str]) -> list[Managed]:
         return [process for role in roles for process in self._processes if process.spec.role == role and process.pid]
@@ -73,14 +74,22 @@ class Ending:
                 self._seen[member.pid] = member
         self._segments = shared_memory.mapped_by(self._seen)
 
-    def _sweep(self) -> list[psutil.Process]:
-        """Ends what the servers left: helpers that clean up after them get a moment to go by themselves."""
+    def _sweep(self) -> list[str]:
+        """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
         if not self._hurry.is_set():
             psutil.wait_procs(self._left(), timeout=SWEEP_GRACE_S)
+        groups = cgroups.of_run(self._run_id)
+        if self._left():
+            for group in groups:
+                cgroups.kill(group)
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)
-        shared_memory.remove_unused(self._segments)
-        return survivors
+        if survivors:
+            return [ownership.describe(process) for process in survivors]
+        ports = {port for process in self._processes for port in process.spec.ports.values()}
+        return nothing_left.remains(self._seen, ports, self._segments, groups)
 
     def _left(self) -> list[psutil.Process]:
+        """By environment, by control group, and all descendants: orphans of the run become this process's children."""
         marked = {process.pid: process for process in ownership.processes_of(self._run_id)}
-        return ownership.alive({**self._seen, **marked}.values())
+        children = {process.pid: process for process in ownership.tree(os.getpid())[1:]}
+        return ownership.alive({**self._seen, **marked, **children}.values())

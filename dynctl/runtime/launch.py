@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from dynctl import __version__
+from dynctl.environ import SUPERVISES_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.plan.values import Plan
 from dynctl.preflight.gather import self_command
@@ -50,6 +51,7 @@ def launch(plan: Plan, *, requests: bool = False, secret: str | None = None) -> 
                     stderr=log,
                     start_new_session=True,
                     pass_fds=descriptors,
+                    env={**os.environ, SUPERVISES_VARIABLE: record.run_id},
                     cwd=store.dir,
                     env={name: value for name, value in os.environ.items() if name != SECRET_VARIABLE},
                 )
@@ -96,6 +98,7 @@ def supervise(name: str, lock_descriptor: int, listener_descriptor: int) -> int:
     lock = os.fdopen(lock_descriptor, "ab")
     os.set_inheritable(lock_descriptor, False)
     os.set_inheritable(listener_descriptor, False)
+    os.environ.pop(SUPERVISES_VARIABLE, None)  # it stays in /proc, and no child inherits it
     return main(name, socket.socket(fileno=listener_descriptor), lock)
 
 

@@ -7,29 +7,56 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil
 
-from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE
+from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE, SUPERVISES_VARIABLE
+from dynctl.runtime import cgroups, spawned
 
 POLL_S = 0.05
 
 
 def processes_of(run_id: str, process_id: str | None = None) -> list[psutil.Process]:
-    """Every live process whose environment carries the run's id (and that process's), in this pid namespace.
+    """Every live process of the run (and of that process of it) in this pid namespace, whoever its parent is now.
 
-    Zombies hold nothing and are left out, as is the caller.
+    By the run's id in its environment, or by its control group where there is one: a process that cleared its
+    environment can't leave that. Zombies hold nothing and are left out, as is the caller.
     """
-    marks = {f"{RUN_ID_VARIABLE}={run_id}".encode()}
-    if process_id:
-        marks.add(f"{PROCESS_VARIABLE}={process_id}".encode())
+    marks = {RUN_ID_VARIABLE: run_id, **({PROCESS_VARIABLE: process_id} if process_id else {})}
+    found = {pid for pid in psutil.pids() if marks.items() <= environment(pid).items()}
+    for group in cgroups.of_run(run_id, found):
+        found |= cgroups.members(group, process_id)
+    return as_processes(found)
+
+
+def noted(directory: Path, run_id: str) -> set[int]:
+    """Pids by what the run noted on disk when it started them: sessions whose leader lives, control groups."""
+    found: set[int] = set()
+    for one in spawned.read(directory, run_id):
+        found |= spawned.session_members(one)
+        if one.cgroup:
+            found |= cgroups.members(Path(one.cgroup))
+    return found
+
+
+def as_processes(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those that are alive, without zombies and the caller."""
     found = []
+    for pid in sorted(pids):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def supervisors() -> dict[str, int]:
+    """Pids of live supervisors, frozen ones too, by the run they supervise, in this pid namespace."""
+    found = {}
     for pid in psutil.pids():
-        if pid != os.getpid() and marks.issubset(_environment(pid).split(b"\0")):
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+        if run_id := environment(pid).get(SUPERVISES_VARIABLE):
+            found[run_id] = pid
     return found
 
 
@@ -84,9 +111,13 @@ def describe(process: psutil.Process) -> str:
     return f"pid {process.pid}"
 
 
-def _environment(pid: int) -> bytes:
+def environment(pid: int) -> dict[str, str]:
+    """What a process was started with; empty when that is another user's, or it is gone or a zombie."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
+            if b"DYNCTL_" not in (data := file.read()):
+                return {}
     except OSError:
-        return b""
+        return {}
+    pairs = (item.partition("=") for item in data.decode(errors="surrogateescape").split("\0"))
+    return {name: value for name, _, value in pairs}

@@ -8,8 +8,7 @@ import msgspec
 import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
-from dynctl.runtime import ownership
-from dynctl.store import paths
+from dynctl.runtime.leftovers import Leftovers
 from dynctl.store.run import RunStore
 from dynctl.telemetry.status import ProcessStatus, RunStatus, SupervisorStatus, TransportStatus
 
@@ -17,9 +16,7 @@ from dynctl.telemetry.status import ProcessStatus, RunStatus, SupervisorStatus, 
 def live_processes(store: RunStore) -> list[psutil.Process]:
     """Processes of the run that are alive on this boot, in this pid namespace."""
     record = store.record()
-    if record.boot_id != paths.boot_id() or record.pid_namespace != paths.pid_namespace():
-        return []
-    return ownership.processes_of(record.run_id)
+    return [] if record.elsewhere() else Leftovers(record.run_id, store).processes()
 
 
 def remembered_status(store: RunStore) -> RunStatus:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynctl.engines.spec import ProcessSpec
-from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE, engine_environment
+from dynctl.environ import PROCESS_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE, engine_environment
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
+from dynctl.runtime import cgroups, spawned
 
 
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -29,9 +30,9 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
     try:
         if spec.cpus:
             os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
-        return subprocess.Popen(
+        popen = subprocess.Popen(
             spec.argv,
-            env=environment(spec, run_id, os.environ),
+            env={**environment(spec, run_id, os.environ), RUN_DIR_VARIABLE: str(directory)},
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
@@ -39,6 +40,8 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
             start_new_session=True,
             restore_signals=True,
         )
+        spawned.note(directory, run_id, spec.id, popen.pid, cgroups.join(run_id, spec.id, popen.pid))
+        return popen
     except OSError as error:
         raise HostError(f"can't execute {spec.argv[0]}: {error.strerror}", where=f"process {spec.id}") from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -198,6 +199,7 @@ class Supervisor:
         await self._bring_up()
         await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
         self.picture.was_ready = True
+        self.store.mark_ready(self.record.run_id)
         for process in self.processes.values():
             process.move("proven", "ready")
         self.refresh_state()
@@ -241,6 +243,8 @@ class Supervisor:
             await self.neighbours.close(survivors)
         await self.control.flush()
         self.control.close()
+        if not survivors:
+            self.store.ended()
         await self.http.aclose()
         self.events.close()
         return self.picture.failure.exit_code if self.picture.failure else 1 if survivors else 0
@@ -288,8 +292,14 @@ def main(name: str, listener: socket.socket, lock: IO[bytes]) -> int:
     from dynctl.runtime.reaper import adopt_orphans
 
     adopt_orphans()
+    path = listener.getsockname()
     with lock, contextlib.closing(listener):
-        return asyncio.run(_run(name, listener))
+        try:
+            return asyncio.run(_run(name, listener))
+        finally:
+            # while the lock is held: a later run's socket has the same name
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 async def _run(name: str, listener: socket.socket) -> int:

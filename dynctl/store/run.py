@@ -22,6 +22,10 @@ from dynctl.store.event import Event
 from dynctl.store.rotation import generations
 
 T = TypeVar("T")
+SPAWNED_FILE = "spawned.jsonl"
+"""What the run has started. It is there until the run has ended in order."""
+READY_FILE = "ready"
+"""Holds the run's id once every gate was open: such a run is adopted, one that never served is reclaimed."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +36,19 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     boot_id: str
     pid_namespace: str
+    machine_id: str = ""
     started_at: float
     socket: str
     lock: str = ""
     dynctl_version: str = ""
+
+    def elsewhere(self) -> str | None:
+        """Where its processes are if they can't be seen from here: homes are shared between nodes and containers."""
+        if self.machine_id and self.machine_id != paths.machine_id():
+            return "another machine"
+        if self.boot_id != paths.boot_id():
+            return "another boot"
+        return "another pid namespace" if self.pid_namespace != paths.pid_namespace() else None
 
 
 class RunStore:
@@ -51,13 +64,15 @@ class RunStore:
         """Lays a fresh run directory: earlier logs and events make way, the token is new."""
         for directory in (self.dir, self.logs, self.ucx):
             paths.private_dir(directory)
-        for stale in (*self.logs.glob("*.log*"), *self.ucx.glob("*.log*"), *self.dir.glob("events.jsonl*")):
+        logs = (*self.logs.glob("*.log*"), *self.ucx.glob("*.log*"), *self.dir.glob("events.jsonl*"))
+        for stale in (*logs, self.dir / SPAWNED_FILE, self.dir / READY_FILE):
             stale.unlink(missing_ok=True)
         record = RunRecord(
             name=self.name,
             run_id=uuid.uuid4().hex,
             boot_id=paths.boot_id(),
             pid_namespace=paths.pid_namespace(),
+            machine_id=paths.machine_id(),
             started_at=time.time(),
             socket=str(paths.socket_path(self.name)),
             lock=str(paths.lock_path(self.name)),
@@ -116,6 +131,23 @@ class RunStore:
                     with contextlib.suppress(msgspec.DecodeError):
                         decoded.append(msgspec.json.decode(line, type=Event))
         return decoded
+
+    def mark_ready(self, run_id: str) -> None:
+        """Every gate of that run was open once. A disk that can't be written costs its adoption."""
+        with contextlib.suppress(HostError):
+            write_private(self.dir / READY_FILE, run_id.encode())
+
+    def was_ready(self, run_id: str) -> bool:
+        """Whether every gate of that run was open once."""
+        try:
+            return (self.dir / READY_FILE).read_text() == run_id
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def ended(self) -> None:
+        """Nothing of the run is left."""
+        with contextlib.suppress(OSError):
+            (self.dir / SPAWNED_FILE).unlink(missing_ok=True)
 
     def exists(self) -> bool:
         """Whether a run of that name left a record here."""

@@ -1,0 +1,100 @@
+"""Ends what a run left that nobody supervises any more, in order, and proves that nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from dynctl.environ import PROCESS_VARIABLE
+from dynctl.errors import RunStateError
+from dynctl.runtime import cgroups, nothing_left, ownership, shared_memory, spawned
+from dynctl.store.run import RunStore
+
+SWEEP_GRACE_S = 5.0
+ORDER = ("frontend", "decode")
+"""Nothing new comes in without the frontend; decode holds what is in flight. The rest goes last."""
+
+
+class Reclaimed(msgspec.Struct, frozen=True):
+    """What came of it: processes found, segments of shared memory found, and in words what is still there."""
+
+    processes: int
+    segments: int
+    survivors: tuple[str, ...]
+
+
+class Leftovers:
+    """What is left of one run on this host. The caller has made sure that nobody supervises it."""
+
+    def __init__(self, run_id: str, store: RunStore) -> None:
+        self._run_id, self._store = run_id, store
+        self._seen: dict[int, psutil.Process] = {}
+
+    def processes(self) -> list[psutil.Process]:
+        """Its live processes: by environment, control group, noted sessions, and all their descendants."""
+        found = {process.pid for process in ownership.processes_of(self._run_id)}
+        found |= ownership.noted(self._store.dir, self._run_id)
+        for pid in tuple(found):
+            found |= {process.pid for process in ownership.tree(pid)}
+        for process in ownership.as_processes(found):
+            self._seen.setdefault(process.pid, process)
+        return ownership.alive(self._seen.values())
+
+    def end(self, grace_s: float) -> Reclaimed:
+        """SIGTERM in order within `grace_s`, then SIGKILL, then the proof."""
+        deadline = time.monotonic() + grace_s
+        found = self.processes()
+        groups = self._groups()
+        segments = shared_memory.mapped_by(self._seen)
+        if grace_s:
+            for role in (*ORDER, ""):
+                self._ask(role, deadline)
+        sweep_s = min(SWEEP_GRACE_S, max(0.0, deadline - time.monotonic()))
+        while (left := self.processes()) and sweep_s > 0 and time.monotonic() < deadline:
+            sweep_s -= ownership.POLL_S
+            time.sleep(ownership.POLL_S)
+        if left:
+            for group in groups:
+                cgroups.kill(group)
+        alive = ownership.end_all(self.processes, grace_s=0.0)
+        held = [] if alive else nothing_left.remains(self._seen, self._ports(), segments, groups)
+        survivors = (*(ownership.describe(process) for process in alive), *held)
+        if not survivors:
+            self._store.ended()
+        return Reclaimed(len(found), len(segments), tuple(survivors))
+
+    def _ask(self, role: str, deadline: float) -> None:
+        """SIGTERM to the servers of that role, and time to end their children; of any other role with ""."""
+        mine = [p for p in self.processes() if self._role(p) == role or (not role and self._role(p) not in ORDER)]
+        leaders = [process for process in mine if process.pid in self._leaders()]
+        ownership.signal_all(leaders or mine, signal.SIGTERM)
+        while ownership.alive(leaders or mine) and time.monotonic() < deadline:
+            time.sleep(ownership.POLL_S)
+
+    def _role(self, process: psutil.Process) -> str:
+        planned = ownership.environment(process.pid).get(PROCESS_VARIABLE, "")
+        return planned.rpartition("-")[0] or planned
+
+    def _leaders(self) -> set[int]:
+        """The first process of each session."""
+        found = set()
+        for pid in self._seen:
+            with contextlib.suppress(OSError):
+                if os.getsid(pid) == pid:
+                    found.add(pid)
+        return found
+
+    def _groups(self) -> list[Path]:
+        noted = {Path(one.cgroup) for one in spawned.read(self._store.dir, self._run_id) if one.cgroup}
+        return sorted(cgroups.of_run(self._run_id, self._seen) | {group for group in noted if group.is_dir()})
+
+    def _ports(self) -> set[int]:
+        with contextlib.suppress(RunStateError):
+            return {port for process in self._store.plan().own() for port in process.ports.values()}
+        return set()

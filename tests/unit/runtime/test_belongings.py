@@ -1,0 +1,162 @@
+"""Which processes are a run's, and which runs have no supervisor: by real processes of this test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from dynctl.engines.spec import ProcessSpec
+from dynctl.environ import RUN_DIR_VARIABLE, RUN_ID_VARIABLE, SUPERVISES_VARIABLE
+from dynctl.runtime import cgroups, ownership, spawned
+from dynctl.runtime.leftovers import Leftovers
+from dynctl.runtime.orphans import elsewhere, orphans
+from dynctl.runtime.spawn import spawn
+from dynctl.store import paths
+from dynctl.store.run import SPAWNED_FILE, RunRecord, RunStore
+from tests.unit.plan.machines import made
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "runtime_dir", lambda: locks)
+    monkeypatch.setattr(paths, "SOCKET_PATH_BYTES", 1000)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(**variables: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"], env={**os.environ, **variables}))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def marks(run_id: str, directory: Path) -> dict[str, str]:
+    return {RUN_ID_VARIABLE: run_id, RUN_DIR_VARIABLE: str(directory)}
+
+
+def test_an_orphan_is_known_by_its_processes_alone(start: Start) -> None:
+    """The run's directory may be gone."""
+    run_id, directory = uuid.uuid4().hex, paths.state_root() / "gone"
+    process = start(**marks(run_id, directory))
+    until(orphans)
+    (found,) = orphans()
+    assert (found.run_id, found.store.name) == (run_id, "gone")
+    assert orphans("another") == []
+    done = found.reclaim(10.0)
+    assert (done.processes, done.survivors) == (1, ())
+    process.wait(10)
+    assert orphans() == []
+
+
+def test_a_supervised_run_is_none(start: Start) -> None:
+    """However frozen its supervisor is."""
+    run_id, directory = uuid.uuid4().hex, paths.state_root() / "live"
+    start(**marks(run_id, directory))
+    until(orphans)
+    supervisor = start(**{SUPERVISES_VARIABLE: run_id})
+    psutil.Process(supervisor.pid).suspend()
+    until(lambda: ownership.supervisors().get(run_id) == supervisor.pid)
+    assert orphans() == []
+
+
+def test_another_state_directory_is_not_ours(start: Start, tmp_path: Path) -> None:
+    run_id = uuid.uuid4().hex
+    process = start(**marks(run_id, tmp_path / "other" / "live"))
+    until(lambda: ownership.processes_of(run_id))
+    assert orphans() == []
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"machine_id": "0123"}, "another machine"),
+        ({"boot_id": "0123"}, "another boot"),
+        ({"pid_namespace": "pid:[1]"}, "another pid namespace"),
+    ],
+)
+def test_what_is_elsewhere_is_named_and_left_alone(change: dict[str, str], place: str) -> None:
+    """Even if its pids happen to be somebody's here."""
+    store = RunStore("far")
+    record = store.create(made(), "1")
+    spawned.note(store.dir, record.run_id, "decode-0", os.getppid(), None)
+    assert [orphan.run_id for orphan in orphans()] == [record.run_id]
+    far = msgspec.structs.replace(record, **change)
+    (store.dir / "run.json").write_bytes(msgspec.json.encode(far))
+    assert orphans() == []
+    assert elsewhere() == [f"`far` of {place}"]
+
+
+def test_a_truncated_record_hides_nothing(start: Start) -> None:
+    store = RunStore("torn")
+    record = store.create(made(), "1")
+    start(**marks(record.run_id, store.dir))
+    until(lambda: ownership.processes_of(record.run_id))
+    (store.dir / "run.json").write_bytes((store.dir / "run.json").read_bytes()[:20])
+    (store.dir / SPAWNED_FILE).write_bytes(b'{"run_id": "')
+    (found,) = orphans()
+    assert found.run_id == record.run_id
+    assert found.reclaim(10.0).survivors == ()
+
+
+def test_a_pid_is_the_runs_only_with_its_start_time() -> None:
+    store = RunStore("x")
+    record: RunRecord = store.create(made(), "1")
+    spawned.note(store.dir, record.run_id, "decode-0", os.getpid(), None)
+    (one,) = spawned.read(store.dir, record.run_id)
+    assert spawned.is_alive(one)
+    assert spawned.read(store.dir, "another run") == []
+    reused = msgspec.structs.replace(one, start_ticks=one.start_ticks - 1)
+    assert not spawned.is_alive(reused)
+    assert spawned.session_members(reused) == set()
+
+
+ESCAPE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.execve('/bin/sleep', ['sleep', '60'], {})"
+
+
+@pytest.mark.skipif(cgroups._own() is None, reason="no control group may be made here")
+def test_a_process_that_leaves_session_parent_and_environment_is_found() -> None:
+    store, run_id = RunStore("x"), uuid.uuid4().hex
+    store.dir.mkdir(parents=True)
+    waits = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ESCAPE!r}]); input()"
+    spec = ProcessSpec(id="decode-0", role="decode", argv=(sys.executable, "-c", f"{waits}"))
+    parent = spawn(spec, run_id, store.dir / "log", store.dir)
+    parent.wait(20)
+
+    def escaped() -> list[psutil.Process]:
+        return [p for p in ownership.processes_of(run_id, "decode-0") if p.name() == "sleep"]
+
+    until(escaped)
+    assert RUN_ID_VARIABLE not in escaped()[0].environ()
+    assert escaped()[0].ppid() != parent.pid
+    done = Leftovers(run_id, store).end(0.0)
+    assert done.survivors == ()
+    assert not ownership.processes_of(run_id)
+    assert not cgroups.of_run(run_id)
