@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 
@@ -14,7 +15,11 @@ def supervisor(home: Home) -> psutil.Process:
     """The run's supervisor, by what is alive: `status` may be refused."""
 
     def look() -> psutil.Process | None:
-        return next((p for p in home.processes() if {"_supervise", home.name} <= set(p.cmdline())), None)
+        for process in home.processes():
+            with contextlib.suppress(psutil.Error):
+                if {"_supervise", home.name} <= set(process.cmdline()):
+                    return process
+        return None
 
     found: psutil.Process = until(look, "a supervisor")
     return found
