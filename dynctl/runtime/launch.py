@@ -51,11 +51,16 @@ def launch(plan: Plan, *, requests: bool = False, secret: str | None = None) -> 
                     stderr=log,
                     start_new_session=True,
                     pass_fds=descriptors,
-                    env={**os.environ, SUPERVISES_VARIABLE: record.run_id},
                     cwd=store.dir,
-                    env={name: value for name, value in os.environ.items() if name != SECRET_VARIABLE},
+                    env=_environment(record.run_id),
                 )
     return starter
+
+
+def _environment(run_id: str) -> dict[str, str]:
+    """The supervisor's own: by it a run's supervisor is found again; the nodes' secret is kept in a file instead."""
+    inherited = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
+    return {**inherited, SUPERVISES_VARIABLE: run_id}
 
 
 def _lock(name: str) -> IO[bytes] | None:
