@@ -98,7 +98,7 @@ def refuse_leftovers(store: RunStore) -> None:
 
 def supervise(name: str, lock_descriptor: int, listener_descriptor: int) -> int:
     """The supervisor process, with the lock and the listening socket it was started with."""
-    from dynctl.runtime.supervisor import main
+    from dynctl.runtime.entry import main
 
     lock = os.fdopen(lock_descriptor, "ab")
     os.set_inheritable(lock_descriptor, False)

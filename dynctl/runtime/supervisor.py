@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import IO
 
 import httpx
 import msgspec
@@ -285,22 +283,3 @@ class Supervisor:
 
     def _pids(self) -> set[int]:
         return {process.pid for process in self.processes.values() if process.pid}
-
-
-def main(name: str, listener: socket.socket, lock: IO[bytes]) -> int:
-    """Runs the supervisor of that run. `lock` stays open, and so held, until the process ends."""
-    from dynctl.runtime.reaper import adopt_orphans
-
-    adopt_orphans()
-    path = listener.getsockname()
-    with lock, contextlib.closing(listener):
-        try:
-            return asyncio.run(_run(name, listener))
-        finally:
-            # while the lock is held: a later run's socket has the same name
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-
-async def _run(name: str, listener: socket.socket) -> int:
-    return await Supervisor(RunStore(name)).run(listener)
