@@ -13,6 +13,8 @@ from dynctl.engines.vllm_log import CAUSES, PHASES
 from dynctl.topology.schema import RoleSpec, Topology
 
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+SERVER = ("-m", SERVER_MODULE)
+HEADLESS = (__file__.removesuffix("vllm.py") + "inside/vllm_headless.py",)
 KV_ROLES: Mapping[str, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
 CONNECTORS: Mapping[str, str] = {"pull": "NixlConnector", "push": "NixlPushConnector"}
 CPU_BLOCK_TOKENS = 128
@@ -93,7 +95,7 @@ class Vllm:
             id=seat.id,
             role=seat.role,
             node=seat.node,
-            argv=(context.python, "-m", SERVER_MODULE, *_arguments(topology, spec, seat, context)),
+            argv=(context.python, *(HEADLESS if seat.leader else SERVER), *_arguments(topology, spec, seat, context)),
             env=_environment(topology, spec, seat, context),
             gpus=seat.gpus,
             gpu_uuids=seat.gpu_uuids,

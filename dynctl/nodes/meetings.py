@@ -32,7 +32,7 @@ def appointments(topology: Topology, plan: Plan) -> tuple[Appointment, ...]:
     """
     order = list(topology.nodes)
     parts: dict[str, set[str]] = {}
-    for process in plan.workers():  # a worker on several nodes has a part of its KV on each
+    for process in plan.processes:  # a worker on several nodes has a part of its KV on each
         parts.setdefault(process.leader or process.id, set()).add(process.node)
     met = {
         (order.index(a), order.index(b))

@@ -104,7 +104,7 @@ def _context(topology: Topology, facts: Facts, seat: Seat, seats: int, own: Sequ
         on_gpu=hardware.has_gpu(),
         cores=len(parse_cpu_list(seat.cpus)) if seat.cpus else max(1, (len(hardware.cores) - 2) // seats),
         loopback_only=not wants_nics and not any(pair.path == "rdma" or pair.across for pair in own),
-        netdev=facts.netdev if seat.node == facts.node and any(pair.across for pair in own) else None,
+        netdev=facts.netdev if seat.node == facts.node and (seat.span > 1 or any(p.across for p in own)) else None,
         emulation_off=bool(own) and all(pair.floor != "tcp" for pair in own),
     )
 

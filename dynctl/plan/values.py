@@ -145,8 +145,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(p for p in self.processes if self.nodes and p.node != self.node)
 
     def workers(self) -> tuple[ProcessSpec, ...]:
-        """The engine processes, in plan order."""
-        return tuple(p for p in self.processes if p.role != "frontend")
+        """The engine processes that serve, in plan order; of a worker on several nodes its leader."""
+        return tuple(p for p in self.processes if p.role != "frontend" and not p.leader)
 
     def process(self, process_id: str) -> ProcessSpec:
         """The process of that id; KeyError if the plan has none."""

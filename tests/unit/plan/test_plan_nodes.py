@@ -108,9 +108,11 @@ def test_a_worker_that_spans_nodes() -> None:
             "2", str(rank), "10.0.0.2", master,
         ]  # fmt: skip
         assert flag(process, "--tensor-parallel-size") == "4"
+    assert follower.argv[1].endswith("vllm_headless.py")
     assert "--headless" in follower.argv
     assert "--headless" not in leader.argv
     assert follower.probes.url is None
+    assert [worker.id for worker in plan.workers()] == ["prefill-0", "decode-0"]
     assert follower.ports == {}
     assert [(p.from_, p.to) for p in plan.transport.pairs] == [("prefill-0", "decode-0")]
 
