@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.integration.nodes_harness import nodes
@@ -57,8 +58,12 @@ def test_a_lost_node_degrades_the_run_and_its_return_heals_it(make_home: MakeHom
 
 def test_a_node_that_fails_to_start_ends_the_others_and_is_named(make_home: MakeHome) -> None:
     with nodes(make_home, TWO) as two:
-        two.homes["b"].control(decode={"die_at_phase": "weights"})
+        two.homes["b"].control(decode={"hang_at_phase": "weights"})
         first, second = two.up("a"), two.up("b")
+        # only a node that was met can be missed: before that the others wait for it
+        first.says("node b is here")
+        second.says("decode-0     loading")
+        psutil.Process(row(two.status("b")["processes"], "decode-0")["pid"]).kill()
         ended = second.wait()
         assert ended.code == 1
         there = first.wait()
