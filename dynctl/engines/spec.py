@@ -9,7 +9,7 @@ import msgspec
 Role = Literal["prefill", "decode", "worker", "frontend"]
 
 
-def authority(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """HOST:PORT as a URL has it: IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

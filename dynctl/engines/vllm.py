@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dynctl.engines.base import EngineContext, flag_name
-from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat, authority
+from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat, format_address
 from dynctl.engines.vllm_log import CAUSES, PHASES
 from dynctl.topology.schema import RoleSpec, Topology
 
@@ -125,7 +125,7 @@ def _canary(topology: Topology) -> Canary:
 def _probes(topology: Topology, seat: Seat) -> Probes:
     if seat.leader:
         return Probes(health=None, models=None, metrics=None)
-    return Probes(url=f"http://{authority(seat.address, seat.ports['http'])}", canary=_canary(topology))
+    return Probes(url=f"http://{format_address(seat.address, seat.ports['http'])}", canary=_canary(topology))
 
 
 def _meeting(seat: Seat) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dynctl.errors import UsageError
-from dynctl.plan.ports import PortRange, default_range
+from dynctl.plan.ports import range_of
 from dynctl.plan.values import Plan, pairs_to_prove
 from dynctl.topology.schema import Topology
 
@@ -47,7 +47,7 @@ def appointments(topology: Topology, plan: Plan) -> tuple[Appointment, ...]:
 def _appointment(topology: Topology, order: list[str], earlier: int, later: int) -> Appointment:
     name = order[earlier]
     node = topology.nodes[name]
-    ports = PortRange.parse(node.ports) if node.ports else default_range(topology.name)
+    ports = range_of(topology.name, node.ports)
     port = ports.last - (later - earlier - 1)
     if port <= ports.first:
         raise UsageError(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from dynctl.errors import DynctlError, RuntimeFailure, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
-from dynctl.fabric.peer.handshake import Hello, Purpose, Side
+from dynctl.fabric.peer.handshake import Hello, Purpose, Side, it_said
 from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import Meet
 from dynctl.plan.transport import between
@@ -42,11 +44,10 @@ class NodePurpose(Purpose):
 
     def not_dynctl(self, data: bytes = b"") -> DynctlError:
         """Something else holds the port, or came to it."""
-        seen = data[:SHOWN].decode("ascii", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
         return TransportError(
             f"what answers for {self._named} is no supervisor of dynctl" if self._node else "a stranger called",
             where=self._where,
-            why=f"it said {seen!r}" if data else "it said nothing that dynctl says",
+            why=it_said(data),
             fix="see what holds the port there; `nodes` gives each node its range of `ports`",
         )
 
@@ -104,15 +105,7 @@ def differences(own: Mapping[str, str], theirs: Mapping[str, str], who: str) -> 
 
 def failed_there(node: str, failed: Failed) -> DynctlError:
     """The error with which another node ends the run, as this node's own."""
-    again = Failed(
-        exit_code=failed.exit_code,
-        cause=f"node {node} failed: {failed.cause}",
-        where=failed.where,
-        why=failed.why,
-        fix=failed.fix,
-        tail=failed.tail,
-    )
-    return again.error()
+    return msgspec.structs.replace(failed, cause=f"node {node} failed: {failed.cause}").error()
 
 
 def left_early(node: str) -> DynctlError:

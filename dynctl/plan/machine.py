@@ -11,7 +11,7 @@ import msgspec
 from dynctl.errors import HostError
 from dynctl.hardware.values import Hardware
 from dynctl.plan.facts import Facts
-from dynctl.plan.ports import PortAllocator, PortRange, default_range
+from dynctl.plan.ports import PortAllocator, range_of
 from dynctl.plan.values import PlannedNode
 from dynctl.topology.schema import Topology
 
@@ -19,14 +19,13 @@ LOCAL = "local"
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """One machine. `hardware`: None where nothing is known of it, so that seats there stay open. `own`: this one."""
+    """One machine. `hardware`: None where nothing is known of it, so that seats there stay open."""
 
     name: str
     address: str
     hardware: Hardware | None
     ports: PortAllocator
     control_port: int | None = None
-    own: bool = True
 
     def node(self) -> PlannedNode:
         """As the other nodes must know it."""
@@ -42,7 +41,7 @@ def machines(topology: Topology, facts: Facts) -> dict[str, Machine]:
     for name, node in topology.nodes.items():
         # the same on every node: who else holds a port there is not looked at, and a taken one is an error
         ports = PortAllocator(
-            PortRange.parse(node.ports) if node.ports else default_range(topology.name),
+            range_of(topology.name, node.ports),
             {topology.frontend.port: "the frontend"} if name == topology.frontend_node else {},
             where=topology.where("nodes", name, "ports"),
         )
@@ -52,7 +51,6 @@ def machines(topology: Topology, facts: Facts) -> dict[str, Machine]:
             hardware=facts.hardware if name == facts.node else facts.elsewhere.get(name),
             control_port=ports.take(),
             ports=ports,
-            own=name == facts.node,
         )
     return found
 

@@ -48,6 +48,11 @@ def default_range(name: str) -> PortRange:
     return PortRange(first, first + CANDIDATES - 1)
 
 
+def range_of(name: str, ports: str | None) -> PortRange:
+    """The ports of a run of that name on one of its nodes: those that the topology names, else the default."""
+    return PortRange.parse(ports) if ports else default_range(name)
+
+
 def _start(name: str) -> int:
     return zlib.crc32(name.encode()) % ((LAST_PORT - FIRST_PORT + 1) // WINDOW) * WINDOW
 

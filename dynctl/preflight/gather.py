@@ -16,7 +16,7 @@ from dynctl.hardware.holders import KnownRun
 from dynctl.hardware.values import Hardware
 from dynctl.plan.facts import Facts
 from dynctl.plan.machine import LOCAL
-from dynctl.plan.ports import PortRange, candidates, default_range
+from dynctl.plan.ports import candidates, range_of
 from dynctl.preflight import elsewhere, engine, model
 from dynctl.preflight.ports import taken_ports
 from dynctl.preflight.this_node import own_addresses
@@ -69,8 +69,7 @@ def _taken(topology: Topology, here: NodeSpec | None) -> dict[int, str]:
     front = taken_ports([topology.frontend.port], planned)
     if here is None:
         return taken_ports(tuple(candidates(topology.name)), planned) | front
-    ports = PortRange.parse(here.ports) if here.ports else default_range(topology.name)
-    return taken_ports(tuple(ports), planned, here.address) | front
+    return taken_ports(tuple(range_of(topology.name, here.ports)), planned, here.address) | front
 
 
 def this_machine() -> Hardware:
@@ -91,7 +90,7 @@ def _runs_by_id() -> dict[str, KnownRun]:
     for run in known_runs():
         with contextlib.suppress(RunStateError):
             record = run.record()
-            if (record.boot_id, record.pid_namespace) == (paths.boot_id(), paths.pid_namespace()):
+            if record.elsewhere() is None:
                 found[record.run_id] = KnownRun(run.name, is_supervised(run.name))
     return found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 
+from dynctl.environ import SECRET_VARIABLE
 from dynctl.errors import UsageError
 from dynctl.topology.schema import Topology
 
-VARIABLE = "DYNCTL_SECRET"
 SHORTEST = 16
 LONGEST_BYTES = 4096
 MAKE = "(umask 077; head -c 32 /dev/urandom | base64 > secret), and copy it to every node"
@@ -22,13 +22,13 @@ def load_secret(topology: Topology) -> str | None:
         where = topology.where("secret_file")
         text = _read(topology.secret_file, where)
     else:
-        where, text = f"${VARIABLE}", os.environ.get(VARIABLE, "")
+        where, text = f"${SECRET_VARIABLE}", os.environ.get(SECRET_VARIABLE, "")
         if not text:
             raise UsageError(
                 "the nodes share no secret",
                 where=topology.where("nodes"),
                 why="it guards what engines and supervisors serve to other nodes",
-                fix=f"`secret_file: ./secret`, or set {VARIABLE}; to make one: {MAKE}",
+                fix=f"`secret_file: ./secret`, or set {SECRET_VARIABLE}; to make one: {MAKE}",
             )
     text = text.strip()
     if len(text) < SHORTEST:

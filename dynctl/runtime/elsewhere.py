@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
+from dynctl.plan.values import Plan
+from dynctl.runtime.managed import Managed
 from dynctl.runtime.proving import PROVING
 from dynctl.telemetry.status import ProcessState, ProcessStatus
 
@@ -72,3 +74,11 @@ class Elsewhere:
         return ProcessStatus(
             id=spec.id, role=spec.role, node=spec.node, nics=spec.nics, gpus=spec.gpus, ports=spec.ports
         )
+
+
+def merged(
+    plan: Plan, own: Mapping[str, Managed], elsewhere: Mapping[str, Elsewhere]
+) -> dict[str, Managed | Elsewhere]:
+    """All processes of the run in plan order."""
+    every: dict[str, Managed | Elsewhere] = {**own, **elsewhere}
+    return {spec.id: every[spec.id] for spec in plan.processes}

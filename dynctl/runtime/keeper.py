@@ -12,6 +12,7 @@ from dynctl.runtime import ownership
 from dynctl.runtime.health import CannotTell, HealthCheck
 from dynctl.runtime.lifecycle import Action, LifeEvent
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.outcome import flat
 from dynctl.runtime.vital import VitalChildren
 from dynctl.store.log import EventLog
 
@@ -169,10 +170,3 @@ def cause_text(process: Managed) -> str | None:
     """The likely cause of a death, from its log."""
     process.tail.poll()
     return process.tail.cause.cause if process.tail.cause else None
-
-
-def flat(error: BaseException) -> str:
-    """The first error of a group, in words."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or ("not ready in time" if isinstance(error, TimeoutError) else type(error).__name__)

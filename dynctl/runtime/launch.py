@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import IO
 
 from dynctl import __version__
-from dynctl.environ import SUPERVISES_VARIABLE
+from dynctl.environ import SECRET_VARIABLE, SUPERVISES_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.plan.values import Plan
 from dynctl.preflight.gather import self_command
 from dynctl.runtime import ownership
 from dynctl.runtime.client import Connection, attach
-from dynctl.runtime.secret import SECRET_VARIABLE
 from dynctl.store import paths
 from dynctl.store.run import RunStore, try_lock
 
@@ -85,7 +84,7 @@ def refuse_leftovers(store: RunStore) -> None:
         record = store.record()
     except RunStateError:
         return  # no record, or one that says nothing: nothing alive could be told to be its own
-    if record.boot_id != paths.boot_id() or record.pid_namespace != paths.pid_namespace():
+    if record.elsewhere():
         return
     left = ownership.processes_of(record.run_id)
     if left:

@@ -40,8 +40,11 @@ class Leftovers:
         """Its live processes: by environment, control group, noted sessions, and all their descendants."""
         found = {process.pid for process in ownership.processes_of(self._run_id)}
         found |= ownership.noted(self._store.dir, self._run_id)
-        for pid in tuple(found):
-            found |= {process.pid for process in ownership.tree(pid)}
+        below: set[int] = set()
+        for pid in sorted(found):
+            if pid not in below:  # else its tree is a part of one that was walked: each walk reads all of /proc
+                below |= {process.pid for process in ownership.tree(pid)}
+        found |= below
         for process in ownership.as_processes(found):
             self._seen.setdefault(process.pid, process)
         return ownership.alive(self._seen.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import httpx
@@ -95,8 +95,8 @@ class Neighbours:
 
     def word(self) -> HeadWord | None:
         """What the frontend's node says of the whole; None when it takes no part, or is this one."""
-        peer = self.peers.get(self._head_node)
-        return peer.report.head if peer and peer.report and peer.alive() else None
+        said = self._head_report()
+        return said.head if said else None
 
     def away(self) -> list[str]:
         """Why nodes take no part, one line each."""
@@ -108,13 +108,13 @@ class Neighbours:
 
     def head_state(self) -> RunState | None:
         """The deployment's state as the frontend's node sees it; None where that is this one or it is away."""
-        peer = self.peers.get(self._head_node)
-        return peer.report.state if peer and peer.report and peer.alive() else None
+        said = self._head_report()
+        return said.state if said else None
 
     def head_reason(self) -> str | None:
         """Its reason for that."""
-        peer = self.peers.get(self._head_node)
-        return peer.report.reason if peer and peer.report and peer.alive() else None
+        said = self._head_report()
+        return said.reason if said else None
 
     def incarnation(self, process: str) -> str | None:
         """Which start of a process of this node serves now."""
@@ -215,6 +215,11 @@ class Neighbours:
 
     # what follows
 
+    def _head_report(self) -> Report | None:
+        """What the frontend's node said last; None while it takes no part, or where it is this one."""
+        peer = self.peers.get(self._head_node)
+        return peer.report if peer and peer.alive() else None
+
     def _own_word(self) -> HeadWord:
         picture = self._run.picture
         return picture.word(
@@ -287,11 +292,3 @@ class Neighbours:
         for name in word.proving if word else ():
             if name in self._run.processes:
                 self._run.processes[name].enter(PROVING)
-
-
-def merged(
-    plan: Plan, own: Mapping[str, Managed], elsewhere: Mapping[str, Elsewhere]
-) -> dict[str, Managed | Elsewhere]:
-    """All processes of the run in plan order."""
-    every: dict[str, Managed | Elsewhere] = {**own, **elsewhere}
-    return {spec.id: every[spec.id] for spec in plan.processes}

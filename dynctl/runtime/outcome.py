@@ -22,7 +22,8 @@ async def outcome(serving: asyncio.Task[None]) -> DynctlError | None:
         return error
     except BaseExceptionGroup as group:
         known, _ = group.split(DynctlError)
-        return _first(known) if known else _unexpected(group)
+        first = innermost(known or group)
+        return first if isinstance(first, DynctlError) else _unexpected(group)
     except Exception as error:
         return _unexpected(error)
     return None
@@ -38,16 +39,23 @@ async def tend(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(PAUSE_S)
 
 
-def _first(group: BaseExceptionGroup[DynctlError]) -> DynctlError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+def innermost(error: BaseException) -> BaseException:
+    """The first error of a group, of whatever depth; an error that is none itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def flat(error: BaseException) -> str:
+    """The innermost error in words."""
+    error = innermost(error)
+    return str(error) or ("not ready in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _unexpected(error: BaseException) -> DynctlError:
     """A fault of dynctl's own: the whole of it goes to the supervisor's log."""
     traceback.print_exception(error)
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = innermost(error)
     return RuntimeFailure(
         f"the supervisor failed: {type(error).__name__}: {error}",
         where="its log",

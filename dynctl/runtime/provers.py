@@ -8,6 +8,7 @@ from dynctl.errors import DynctlError
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.neighbours import Neighbours
+from dynctl.runtime.outcome import flat
 from dynctl.runtime.pairs import PairsProver
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.serving import Serving
@@ -51,7 +52,7 @@ class HeadProver(PairsProver):
                     self._events.add("process.state", "ready again", process=process.id, state="ready")
                 continue
             except (DynctlError, ExceptionGroup) as error:
-                self._events.add("error", f"{process.id}: {_flat(error)}", process=process.id)
+                self._events.add("error", f"{process.id}: {flat(error)}", process=process.id)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_AGAIN_S)
 
@@ -79,9 +80,3 @@ class MemberProver:
     def _proven(self, process: str) -> bool:
         word, mark = self._neighbours.word(), self._neighbours.incarnation(process)
         return word is not None and mark is not None and word.proven.get(process) == mark
-
-
-def _flat(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__

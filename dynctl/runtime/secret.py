@@ -11,7 +11,6 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.frontend.keys import ENGINE_KEY_VARIABLE
 from dynctl.store.run import RunStore, write_private
 
-SECRET_VARIABLE = "DYNCTL_SECRET"  # noqa: S105 - its name
 ENGINE_VARIABLE = "VLLM_API_KEY"
 
 

@@ -17,11 +17,12 @@ from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTa
 from dynctl.nodes.failed import Failed
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
+from dynctl.runtime.elsewhere import merged
 from dynctl.runtime.ending import Ending
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Done, Gone, Happened, Operation, Ready, StatusNow
-from dynctl.runtime.neighbours import Neighbours, merged
+from dynctl.runtime.neighbours import Neighbours
 from dynctl.runtime.observer import SCRAPE_S, Observer
 from dynctl.runtime.operations import Operations
 from dynctl.runtime.outcome import outcome, tend

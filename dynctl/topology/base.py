@@ -19,6 +19,8 @@ from pydantic_core import PydanticCustomError
 
 from dynctl.topology.durations import PATTERN, parse_duration
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
+"""Of runs and of nodes."""
 FREE_KEYS: dict[str, Any] = {"patternProperties": {"^x-": True}}
 
 
@@ -27,6 +29,11 @@ def wrong(
 ) -> PydanticCustomError:
     """A validation error whose `cause` continues "`path` ..."; `at`: the key it is about, from the raising section."""
     return PydanticCustomError("dynctl", "{cause}", {"cause": cause, "why": why, "fix": fix, "at": at})
+
+
+def fits_as_name(name: str) -> bool:
+    """Whether `name` can be the name of a run, and with it of a directory, or of a node."""
+    return re.fullmatch(NAME_PATTERN[1:-1], name, re.ASCII) is not None
 
 
 class Section(BaseModel):

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dynctl.errors import UsageError
+from dynctl.topology.base import fits_as_name
 from dynctl.topology.nodes import Map, Origin, place_of, to_data
 from dynctl.topology.not_yet import not_yet
 from dynctl.topology.overrides import apply_overrides
 from dynctl.topology.problems import from_validation, to_error
-from dynctl.topology.schema import Topology, fits_as_name, is_model_path
+from dynctl.topology.schema import Topology, is_model_path
 from dynctl.topology.suggest import nearest
 from dynctl.topology.yaml_source import MAX_BYTES, compose_document, decode
 

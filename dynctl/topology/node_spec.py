@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from dynctl.topology.base import Section, Text, wrong
+from dynctl.topology.base import Section, Text, fits_as_name, wrong
 from dynctl.topology.roles import RoleSpec
 
-NODE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 MOST_NODES = 1024
 _RANGE = re.compile(r"([0-9]{1,5})\s*-\s*([0-9]{1,5})", re.ASCII)
 
@@ -77,7 +76,7 @@ def check_nodes(nodes: Mapping[str, NodeSpec]) -> None:
         raise wrong(f"names {len(nodes)} machines, more than {MOST_NODES}", at=("nodes",))
     seen: dict[str, str] = {}
     for name, node in nodes.items():
-        if not re.fullmatch(NODE_PATTERN[1:-1], name, re.ASCII):
+        if not fits_as_name(name):
             raise wrong("is not a node's name", why="names are a-z, 0-9 and `-`, at most 40", at=("nodes", name))
         if node.address in seen:
             raise wrong(

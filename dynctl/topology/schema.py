@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from dynctl.topology.base import Milliseconds, Seconds, Section, Text, wrong
+from dynctl.topology.base import NAME_PATTERN, Milliseconds, Seconds, Section, Text, fits_as_name, wrong
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
 from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
@@ -18,7 +18,6 @@ from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
 __all__ = ["Frontend", "Pin", "Ready", "RestartRule", "RoleSpec", "Roles", "Slo", "Tls", "Topology", "Transport"]
 
 Engine = Literal["vllm", "dynamo-vllm", "dynamo-sglang", "dynamo-trtllm", "dynamo-mocker", "sglang", "trtllm"]
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 BUILTIN_MODELS = ("tiny",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
@@ -27,11 +26,6 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 def is_model_path(model: str) -> bool:
     """Whether `model` names a directory: it begins with `/`, `./`, `../` or `~`."""
     return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
-
-
-def fits_as_name(name: str) -> bool:
-    """Whether `name` can be the name of a run, and with it of a directory."""
-    return re.fullmatch(NAME_PATTERN[1:-1], name, re.ASCII) is not None
 
 
 def is_loopback(host: str) -> bool:

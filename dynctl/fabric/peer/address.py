@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dynctl.engines.spec import format_address
 from dynctl.errors import UsageError
+
+__all__ = ["DEFAULT_PORT", "LOOPBACK", "format_address", "parse_address"]
 
 DEFAULT_PORT = 18600
 LOOPBACK = "127.0.0.1"
@@ -27,11 +30,6 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise _wrong(text, option, f"{port} is not a port (1-65535)")
     return host, int(port)
-
-
-def format_address(host: str, port: int) -> str:
-    """The way back: IPv6 addresses in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _wrong(text: str, option: str, why: str) -> UsageError:

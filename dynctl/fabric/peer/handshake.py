@@ -159,12 +159,17 @@ def wrong_token(side: Side) -> DynctlError:
     )
 
 
+def it_said(data: bytes) -> str:
+    """What a stranger said, in printable words."""
+    seen = data[:60].decode("ascii", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
+    return f"it said {seen!r}" if data else "it said nothing that dynctl says"
+
+
 def not_dynctl(data: bytes = b"") -> TransportError:
     """What answered is something else."""
-    seen = data[:60].decode("ascii", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
     return TransportError(
         "the peer is not `dynctl check-rdma`",
-        why=f"it said {seen!r}" if data else "it said nothing that dynctl says",
+        why=it_said(data),
         fix="start `dynctl check-rdma --listen ADDRESS` on the other node, and name its address and port here",
     )
 

@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 
 from dynctl.errors import DynctlError, HostError, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
-from dynctl.fabric.peer.handshake import PROTOCOL, Hello, Purpose, Side
+from dynctl.fabric.peer.handshake import PROTOCOL, Hello, Purpose, Side, it_said
 from dynctl.fabric.peer.meeting import CONNECT_S, Meeting, greeted
 
 AGAIN_S = 0.5
-SHOWN = 60
 
 
 class BetweenNodes(Purpose):
@@ -36,11 +35,10 @@ class BetweenNodes(Purpose):
 
     def not_dynctl(self, data: bytes = b"") -> DynctlError:
         """Something else holds the port, or came to it."""
-        seen = data[:SHOWN].decode("ascii", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
         return TransportError(
             f"what meets this node in the place of node {self.other} is not `dynctl check-rdma`",
             where=self.where,
-            why=f"it said {seen!r}" if data else "it said nothing that dynctl says",
+            why=it_said(data),
             fix="see what holds the port; `nodes` gives each node its range of `ports`",
         )
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import msgspec
 
-from dynctl.engines.spec import Role, Seat, authority
+from dynctl.engines.spec import Role, Seat, format_address
 from dynctl.errors import HostError
 from dynctl.hardware.values import Gpu, Hardware, cpu_list
 from dynctl.plan.machine import Machine
@@ -104,7 +104,7 @@ def _joined(seat: Seat, worker: Wanted, seats: Mapping[str, Seat]) -> Seat:
     if worker.span == 1:
         return seat
     leader = seats[worker.leader]
-    meet = authority(leader.address, leader.ports["master"])
+    meet = format_address(leader.address, leader.ports["master"])
     return msgspec.structs.replace(seat, master=meet, leader=worker.leader if worker.rank else None)
 
 
