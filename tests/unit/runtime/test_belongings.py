@@ -24,16 +24,8 @@ from dynctl.store import paths
 from dynctl.store.run import SPAWNED_FILE, RunRecord, RunStore
 from tests.unit.plan.machines import made
 
+pytestmark = pytest.mark.usefixtures("places")
 Start = Callable[..., subprocess.Popen[bytes]]
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks = tmp_path / "locks"
-    locks.mkdir()
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(paths, "runtime_dir", lambda: locks)
-    monkeypatch.setattr(paths, "SOCKET_PATH_BYTES", 1000)
 
 
 @pytest.fixture

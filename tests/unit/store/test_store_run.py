@@ -16,14 +16,7 @@ from dynctl.store.log import KEPT_EVENTS, EventLog
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, try_lock, write_private
 from tests.unit.plan.machines import made
 
-
-@pytest.fixture(autouse=True)
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locks = tmp_path / "locks"
-    locks.mkdir()
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(paths, "runtime_dir", lambda: locks)
-    monkeypatch.setattr(paths, "SOCKET_PATH_BYTES", 1000)
+pytestmark = pytest.mark.usefixtures("places")
 
 
 def mode(path: Path) -> int:

@@ -1,0 +1,19 @@
+"""Fixtures that several rooms' unit tests use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynctl.store import paths
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State, locks and sockets of runs within the test's own directory."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "runtime_dir", lambda: locks)
+    monkeypatch.setattr(paths, "SOCKET_PATH_BYTES", 1000)
