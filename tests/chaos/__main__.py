@@ -93,7 +93,7 @@ def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
     for whom in ("dynctl", "supervisor", "both"):
         if options.kills and options.only in f"{whom} SIGKILL in `up`":
             with world() as there:
-                chance = random.Random(f"{options.seed} {whom}")  # noqa: S311 - repeatable on purpose
+                chance = random.Random(f"{options.seed} {whom}")
                 yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else 60.0)
 
 

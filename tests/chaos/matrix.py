@@ -116,7 +116,7 @@ def _limits() -> list[Fault]:
 
 def at_random(seed: int, count: int) -> list[Fault]:
     """Two signals to two members, a random moment apart."""
-    chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    chance = random.Random(seed)
     members = [("prefill-0", "none"), ("prefill-1", "none"), ("decode-0", "begun"), ("frontend", "any"),
                ("prefill-0.core", "none"), ("decode-0.core", "begun")]  # fmt: skip
     rows = []

@@ -62,6 +62,10 @@ PURE = (
     "dynctl.frontend.routing",
     "dynctl.frontend.spans",
     "dynctl.frontend.sse",
+    "dynctl.bench",
+    *("dynctl.bench.interval", "dynctl.bench.sample", "dynctl.bench.summary", "dynctl.bench.verdict"),
+    *("dynctl.bench.arrivals", "dynctl.bench.job", "dynctl.bench.lengths", "dynctl.bench.prompts"),
+    *("dynctl.bench.trace", "dynctl.bench.workload"),
 )
 NOT_PURE = (
     "dynctl.topology.load",
@@ -89,12 +93,13 @@ PURE_LIBRARIES = {
 ALLOWED = {
     ("dynctl.topology.*", "pathlib"): "PurePosixPath",
     ("dynctl.proof.prompt", "random"): "Random",  # a generator of its own, seeded
+    ("dynctl.bench.*", "random"): "Random",
 }
 """Names that may be taken from a module which otherwise has effects."""
 
 ROOMS = (
     *("errors", "environ", "topology", "hardware", "http", "engines", "fabric", "plan", "frontend", "telemetry"),
-    *("store", "proof", "nodes", "ui", "preflight", "runtime", "cli"),
+    *("store", "proof", "nodes", "ui", "preflight", "runtime", "bench", "cli"),
 )
 """Each room may import those before it, and of the others only their values."""
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")

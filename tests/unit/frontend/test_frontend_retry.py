@@ -49,7 +49,7 @@ def test_a_budget_fills_up_to_its_burst() -> None:
 
 @given(st.integers(0, 2**32), st.floats(0, 1), st.integers(0, 50))
 def test_retries_never_exceed_what_was_earned(seed: int, ratio: float, burst: int) -> None:
-    chance = random.Random(seed)  # noqa: S311 - a simulation
+    chance = random.Random(seed)
     budget = Budget(RetryLimits(ratio=ratio, burst=burst))
     requests = retries = 0
     for _ in range(300):

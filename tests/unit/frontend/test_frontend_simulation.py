@@ -165,7 +165,7 @@ def test_each_request_is_served_once_or_fails_cleanly(
     seed: int, ill: float, prefills: int, decodes: int, burst: float
 ) -> None:
     async def run() -> None:
-        engines = Engines(random.Random(seed), ill)  # noqa: S311 - a simulation
+        engines = Engines(random.Random(seed), ill)
         workers = Workers(clock=lambda: 0.0)
         workers.update(table(prefills, decodes))
         legs = Legs(cast("Client", engines), time.perf_counter)

@@ -1,0 +1,70 @@
+"""What a loader process is told to do, and what it answers: values that go through a pipe."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dynctl.bench.sample import Phase, Sample
+
+
+class Shot(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `body`: its JSON; `input_tokens`: its exact length where it was counted beforehand."""
+
+    id: str
+    body: bytes
+    phase: Phase = "measured"
+    asked_tokens: int = 0
+    input_tokens: int | None = None
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Turns of one conversation, each sent when the one before has ended. `at_s`: when an open loop sends the first,
+    in seconds from the start; None in a closed loop."""
+
+    shots: tuple[Shot, ...]
+    at_s: float | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One round for one arm. `concurrency`: slots of a closed loop; of an open loop the cap (0: none)."""
+
+    url: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    sessions: tuple[Session, ...]
+    concurrency: int = 0
+    connections: int = 1
+    head_timeout_s: float = 600.0
+    stall_s: float = 60.0
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How the loader itself fared: lag of its event loop (ms, probed every 10 ms), its CPU in cores, wall seconds, and
+    bodies' chunks that it read. `late_p99_ms`: how late an open loop sent."""
+
+    lag_p50_ms: float = 0.0
+    lag_p99_ms: float = 0.0
+    lag_max_ms: float = 0.0
+    cpu_cores: float = 0.0
+    seconds: float = 0.0
+    chunks: int = 0
+    cpu_us_per_chunk: float | None = None
+    late_p99_ms: float | None = None
+    reconnects: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
+    """Requests ended so far, of how many, how many of them failed, and the median TTFT of those looked at."""
+
+    done: int
+    total: int
+    failed: int = 0
+    ttft_ms: tuple[float, ...] = ()
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
+    """The end of a job. `interrupted`: it was stopped before all requests had been sent and answered."""
+
+    samples: tuple[Sample, ...]
+    health: Health
+    interrupted: bool = False

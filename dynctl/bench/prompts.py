@@ -1,0 +1,103 @@
+"""Prompts of an exact number of tokens, made of plain words by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+import msgspec
+
+_TEXT = """
+about after again always around because before between body both bring build call carry change city clear close
+come country course cover cross cut day deep door down draw early earth east even every face family far farm fast
+father feel few field find fire first fish floor flow follow food foot form four free friend front full game girl
+give gold good great green ground grow half hand hard head hear heat help high hold home hot hour house hundred
+idea island keep kind king land large last late laugh lead learn leave left letter life light line list little live
+long look love low machine main make many map mark measure men might mile mind money moon morning mother mountain
+move music name near need never new next night north note nothing notice number object often old once open order
+other over own page paper part pass pattern people person picture piece place plain plan plant play point port pose
+possible pound power press problem product pull put question quick rain reach read ready real red rest right river
+road rock room round rule run same say school science sea second see sentence serve set seven several shape she
+ship short show side simple sing six sleep slow small snow some song soon sound south special spell stand star
+start state stay step still stop story street strong study such sun sure table take talk teach tell ten test thing
+think thought thousand three through time together top town travel tree true turn two under unit use usual voice
+vowel wait walk want war warm watch water way week weight well west wheel where which white whole wind with wonder
+wood word work world write year young
+"""
+WORDS = tuple(_TEXT.split())
+FILLER = ("a", "x", "1", ".", "s", "0")
+"""Tried, in this order, for the token that fills a prompt up: nearly every tokenizer has one of them after a space."""
+NONCE_WORDS = 4
+
+
+class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tokens each word has after a space, as the engine's own tokenizer says; `filler` has exactly one.
+
+    `overhead`: tokens that the engine adds to every prompt (a begin-of-sequence token, a chat template).
+    """
+
+    tokens: Mapping[str, int]
+    filler: str
+    overhead: int = 0
+
+    def text(self, random: Random, tokens: int) -> str:
+        """Words of `tokens` tokens together, each after a space."""
+        words: list[str] = []
+        names = list(self.tokens)
+        left = tokens
+        while left > 0:
+            word = random.choice(names)
+            if self.tokens[word] > left:
+                word = self.filler
+            words.append(word)
+            left -= self.tokens.get(word, 1)
+        return "".join(f" {word}" for word in words)
+
+
+def guessed_vocabulary() -> Vocabulary:
+    """For targets without `/tokenize`: a token per word, which most large vocabularies have."""
+    return Vocabulary(tokens=dict.fromkeys(WORDS, 1), filler=FILLER[0])
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """Text of a request, and how many tokens the engine should count in it."""
+
+    text: str
+    tokens: int
+
+
+class Prompts:
+    """Prompts of one round. The same seed and nonce give the same prompts; another nonce shares no prefix with them."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, seed: int, nonce: str, prefix_tokens: int = 0, prefixes: int = 1
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._seed = seed
+        self._nonce = nonce
+        pools = max(1, prefixes) if prefix_tokens else 0
+        self._prefixes: Sequence[str] = [
+            self._begin(f"prefix-{at}", prefix_tokens, fresh=f"{nonce}-{at}") for at in range(pools)
+        ]
+        self._prefix_tokens = prefix_tokens if pools else 0
+
+    def make(self, number: int, tokens: int) -> Prompt:
+        """Prompt `number`, of `tokens` tokens with what the engine adds; at least one token is its own."""
+        wanted = max(tokens - self._vocabulary.overhead, 1)
+        if self._prefixes and wanted > self._prefix_tokens:
+            rest = self._random(f"rest-{number}")
+            prefix = self._prefixes[number % len(self._prefixes)]
+            text = prefix + self._vocabulary.text(rest, wanted - self._prefix_tokens)
+        else:
+            text = self._begin(f"prompt-{number}", wanted, fresh=f"{self._nonce}-{number}")
+        return Prompt(text=text, tokens=wanted + self._vocabulary.overhead)
+
+    def _begin(self, name: str, tokens: int, *, fresh: str) -> str:
+        """Text whose first words follow from the nonce: engines cache prefixes, and none may hit an earlier round's."""
+        vocabulary = self._vocabulary
+        nonce = vocabulary.text(Random(fresh), min(tokens, NONCE_WORDS * 2))
+        used = min(tokens, NONCE_WORDS * 2)
+        return nonce + vocabulary.text(self._random(name), tokens - used)
+
+    def _random(self, name: str) -> Random:
+        return Random(f"{self._seed}-{name}")
