@@ -26,7 +26,9 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One round for one arm. `concurrency`: slots of a closed loop; of an open loop the cap (0: none)."""
+    """One round for one arm. `concurrency`: slots of a closed loop; of an open loop the cap (0: none).
+    `connections`: opened before the first request. `head_timeout_s`, `stall_s`: how long an answer may not begin, or
+    stand still. `begin_s`: when it starts, by CLOCK_MONOTONIC, so that several loaders start together."""
 
     url: str
     path: str
@@ -36,6 +38,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 1
     head_timeout_s: float = 600.0
     stall_s: float = 60.0
+    begin_s: float | None = None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,21 +53,21 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int = 0
     cpu_us_per_chunk: float | None = None
     late_p99_ms: float | None = None
-    reconnects: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """Requests ended so far, of how many, how many of them failed, and the median TTFT of those looked at."""
+    """Requests ended so far, of how many, and the samples that were worked out since the last report."""
 
     done: int
     total: int
-    failed: int = 0
-    ttft_ms: tuple[float, ...] = ()
+    fresh: tuple[Sample, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
-    """The end of a job. `interrupted`: it was stopped before all requests had been sent and answered."""
+    """The end of a job. `interrupted`: it was stopped before all requests had been sent and answered.
+    `gave_up`: the error after which it stopped by itself, since nothing but errors came."""
 
     samples: tuple[Sample, ...]
     health: Health
     interrupted: bool = False
+    gave_up: str | None = None

@@ -224,6 +224,14 @@ def supervise(name: str, lock: int, listener: int) -> None:
     raise typer.Exit(supervise(name, lock, listener))
 
 
+@app.command(name="_load", hidden=True)
+def load() -> None:
+    """A loader process of `bench`."""
+    from dynctl.bench.worker import main
+
+    raise typer.Exit(main())
+
+
 @app.callback(invoke_without_command=True)
 def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Options that stand before any command."""

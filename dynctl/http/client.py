@@ -109,6 +109,23 @@ class Client:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
+    async def open(self, origin: Origin, count: int) -> None:
+        """Open `count` idle connections, so that the next calls wait for none. Raises ClientError."""
+        loop = asyncio.get_running_loop()
+        for _ in range(count):
+            try:
+                _, connection = await asyncio.wait_for(
+                    loop.create_connection(
+                        lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
+                    ),
+                    self._connect_timeout_s,
+                )
+            except TimeoutError:
+                raise ClientError("connect", f"no connection within {self._connect_timeout_s:g} s") from None
+            except OSError as error:
+                raise ClientError("connect", error.strerror or str(error)) from None
+            self.release(connection)
+
     def forget(self, origin: Origin) -> None:
         """Close the idle connections to a server that is gone."""
         for connection in self._idle.pop(origin, []):

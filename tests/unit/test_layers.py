@@ -65,7 +65,7 @@ PURE = (
     "dynctl.bench",
     *("dynctl.bench.interval", "dynctl.bench.sample", "dynctl.bench.summary", "dynctl.bench.verdict"),
     *("dynctl.bench.arrivals", "dynctl.bench.job", "dynctl.bench.lengths", "dynctl.bench.prompts"),
-    *("dynctl.bench.trace", "dynctl.bench.workload"),
+    *("dynctl.bench.stream", "dynctl.bench.trace", "dynctl.bench.workload"),
 )
 NOT_PURE = (
     "dynctl.topology.load",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 from random import Random
 
 import msgspec
@@ -99,7 +100,7 @@ def test_turns_carry_the_conversation() -> None:
 def test_arrivals(kind: str, burstiness: float, variation: float) -> None:
     """Their rate, and the coefficient of variation of their gaps: gamma's is 1/sqrt(shape)."""
     times = arrivals(OpenLoop(rate=10, kind=kind, burstiness=burstiness), 4000, Random(2))  # type: ignore[arg-type]
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert statistics.fmean(gaps) == pytest.approx(0.1, rel=0.05)
     assert statistics.stdev(gaps) / statistics.fmean(gaps) == pytest.approx(variation, abs=0.05)
 
