@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import deque
@@ -16,15 +17,17 @@ from dynctl.runtime.messages import Happened, StatusNow
 from dynctl.runtime.recall import remembered_status
 from dynctl.store.event import Event
 from dynctl.store.run import RunStore, is_supervised
-from dynctl.telemetry.status import RunStatus
+from dynctl.telemetry.status import ProcessStatus, RunStatus
 from dynctl.ui.figures import format_clock
 from dynctl.ui.live import LiveView
+from dynctl.ui.nodes import node_words
 from dynctl.ui.terminal import console, wants_live_view
 
 KEPT_EVENTS = 50
 LOOK_S = 2.0
 """How often a run that nobody supervises is looked at."""
 ENDED = ("stopped", "failed")
+_SECONDS = re.compile(r"for \d+ s")
 
 
 def watch(name: str | None, *, as_json: bool, no_color: bool) -> int:
@@ -68,15 +71,27 @@ def _statuses(store: RunStore, events: deque[Event]) -> Iterator[RunStatus]:
 
 
 def _gist(status: RunStatus) -> tuple[object, ...]:
-    """What a line tells."""
-    return (status.state, status.reason, *((p.id, p.state, p.phase, p.restarts) for p in status.processes))
+    """What a line tells, less the seconds for which a node was not heard: they change with every status."""
+    nodes = tuple((node.name, node.state) for node in status.nodes)
+    processes = ((p.id, p.state, _ageless(p.phase), p.restarts) for p in status.processes)
+    return (status.state, _ageless(status.reason), nodes, *processes)
+
+
+def _ageless(text: str | None) -> str | None:
+    return text and _SECONDS.sub("", text)
+
+
+def _process_words(process: ProcessStatus, *, named: bool) -> str:
+    node = f" on {process.node}" if named else ""
+    return f"{process.id}{node} {process.state}" + (f" ({process.phase})" if process.phase else "")
 
 
 def _say(status: RunStatus, *, as_json: bool) -> None:
     if as_json:
         text = msgspec.json.encode(status).decode()
     else:
-        processes = ", ".join(f"{p.id} {p.state}" + (f" ({p.phase})" if p.phase else "") for p in status.processes)
+        rows = [node_words(node) for node in status.nodes]
+        rows += [_process_words(process, named=bool(status.nodes)) for process in status.processes]
         why = f" ({status.reason})" if status.reason else ""
-        text = f"{format_clock(time.time())} {status.name} is {status.state}{why}: {processes}"
+        text = f"{format_clock(time.time())} {status.name} is {status.state}{why}: {', '.join(rows)}"
     print(text, flush=True)  # noqa: T201

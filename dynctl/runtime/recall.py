@@ -41,6 +41,7 @@ def remembered_status(store: RunStore) -> RunStatus:
             ProcessStatus(
                 id=spec.id,
                 role=spec.role,
+                node=spec.node,
                 pid=leaders.get(spec.id),
                 state="ready" if spec.id in leaders else "stopped",
                 gpus=spec.gpus,

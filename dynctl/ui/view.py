@@ -16,6 +16,7 @@ from rich.text import Text
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
 from dynctl.ui.figures import clean, format_clock, format_duration
+from dynctl.ui.nodes import MOST_NODES, node_table, nodes_heading
 from dynctl.ui.plain import message_of, subject
 from dynctl.ui.processes import binding_lines, process_table
 from dynctl.ui.traffic import traffic_block
@@ -41,7 +42,8 @@ def render(
     parts: list[RenderableType] = []
     room = MOST_EVENTS
     for most_pairs in (MOST_PAIRS, 4, 2, 1):
-        parts = _body(status, width=width, now=now, most_pairs=most_pairs)
+        most_nodes = min(2 * most_pairs, MOST_NODES)
+        parts = _body(status, width=width, now=now, most_pairs=most_pairs, most_nodes=most_nodes)
         if height is None:
             break
         room = height - _lines(parts, width) - 2
@@ -55,10 +57,11 @@ def render(
 
 
 def status_text(status: RunStatus, *, width: int, colour: bool = True, now: float | None = None) -> RenderableType:
-    """The same, once, for `dynctl status`: every pair, no events."""
+    """The same, once, for `dynctl status`: every pair and node, no events."""
     width = min(width, WIDEST)
     at = time.time() if now is None else now
-    whole = Constrain(Group(*_body(status, width=width, now=at, most_pairs=max(len(status.transport.pairs), 1))), width)
+    pairs, nodes = max(len(status.transport.pairs), 1), len(status.nodes)
+    whole = Constrain(Group(*_body(status, width=width, now=at, most_pairs=pairs, most_nodes=nodes)), width)
     return whole if colour else Colourless(whole)
 
 
@@ -73,13 +76,15 @@ class Colourless:
             yield Segment(segment.text, None, segment.control)
 
 
-def _body(status: RunStatus, *, width: int, now: float, most_pairs: int) -> list[RenderableType]:
+def _body(status: RunStatus, *, width: int, now: float, most_pairs: int, most_nodes: int) -> list[RenderableType]:
     parts: list[RenderableType] = [_header(status, width=width, now=now)]
     if banner := _banner(status, width):
         parts.append(banner)
     parts += [Text(f"! {clean(w)}", style="yellow", overflow="fold") for w in status.warnings[:MOST_WARNINGS]]
     if len(status.warnings) > MOST_WARNINGS:
         parts.append(Text(f"! {len(status.warnings) - MOST_WARNINGS} more warnings", style="yellow"))
+    if status.nodes:
+        parts += [_heading(nodes_heading(status)), node_table(status, width=width, most=most_nodes)]
     parts += [_heading("processes"), process_table(status, width=width, now=now), *binding_lines(status)]
     if status.transport.pairs or any(process.role == "prefill" for process in status.processes):
         parts += [_heading("transport"), transport_block(status, width=width, most_pairs=most_pairs)]

@@ -17,6 +17,8 @@ STATE_STYLE: dict[str, str] = {
     "degraded": "bold yellow",
     "unhealthy": "bold yellow",
     "unsupervised": "bold yellow",
+    "lost": "bold yellow",
+    "missing": "cyan",
     "backing off": "yellow",
     "draining": "magenta",
     "stopping": "magenta",
@@ -40,7 +42,16 @@ EVENT_STYLE: dict[str, str] = {
     "pair": "green",
     "verify": "green",
 }
-MARK: dict[str, str] = {"ready": "●", "degraded": "▲", "failed": "✗", "crashed": "✗", "stopped": "○", "pending": "○"}
+MARK: dict[str, str] = {
+    "ready": "●",
+    "degraded": "▲",
+    "failed": "✗",
+    "crashed": "✗",
+    "lost": "✗",
+    "stopped": "○",
+    "pending": "○",
+    "missing": "○",
+}
 """A sign beside a state; any other is on its way: `◐`."""
 
 _LANE = re.compile(r"(?<![\w/])([a-z][a-z0-9_]*/[^\s,;|()]+)")

@@ -14,6 +14,7 @@ from dynctl.telemetry.status import (
     Bound,
     Evidence,
     FrontendStatus,
+    NodeStatus,
     PairStatus,
     ProcessStatus,
     RunStatus,
@@ -172,6 +173,28 @@ def bound() -> RunStatus:
             replace(far, memory_nodes=(1,), bound=Bound(cpus="28-41", memory="prefer:1")),
             *others,
         ),
+    )
+
+
+def several(count: int = 3) -> RunStatus:
+    """Prefill here, decode on a node that is lost, and others: one of them never met."""
+    one, two, front = cpu_processes()
+    why = "not heard for 72 s; nothing listens at 10.0.0.2:20001 (Connection refused)"
+    nodes = (
+        NodeStatus(name="a", address="10.0.0.1", state="degraded", age_s=0.0, heard="degraded", here=True),
+        NodeStatus(name="b", address="10.0.0.2", state="lost", age_s=72.4, reason=why, heard="ready"),
+        NodeStatus(name="c", address="10.0.0.3", reason="it has not called yet"),
+        *(
+            NodeStatus(name=f"n{i}", address=f"10.0.0.{i}", state="ready", age_s=0.4, heard="ready")
+            for i in range(4, count + 1)
+        ),
+    )
+    gone = replace(two, node="b", state="unhealthy", phase="node b is not heard for 72 s")
+    return ready(
+        state="degraded",
+        reason="node b is not heard for 72 s, decode-0 is unhealthy",
+        processes=(replace(one, node="a"), gone, replace(front, node="a")),
+        nodes=nodes[:count],
     )
 
 

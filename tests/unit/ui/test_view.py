@@ -26,6 +26,7 @@ SCENES = {
     "degraded": scenes.degraded,
     "big": scenes.big,
     "bound": scenes.bound,
+    "several": scenes.several,
 }
 
 
@@ -109,6 +110,32 @@ def test_many_pairs_are_cut_worst_first(width: int) -> None:
     full = "\n".join(drawn(status_text(scenes.big(), width=width, now=scenes.NOW), width))
     assert full.count("→ decode-") == 12
     assert "more, worst first" not in full
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_nodes_with_state_age_and_reason(width: int) -> None:
+    lines = view(scenes.several(), width)
+    text = " ".join(" ".join(lines).split())
+    assert "a 10.0.0.1 ▲ degraded here" in text
+    assert "b 10.0.0.2 ✗ lost 1 min 12 s ago" in text
+    assert "c 10.0.0.3 ○ missing never it has not called yet" in text
+    if width == 160:
+        assert "Connection refused); last said: ready" in text
+    assert any(line.startswith("decode-0") and line.split()[1] == "b" for line in lines)
+
+
+def test_of_many_nodes_those_that_serve_are_left_out_first() -> None:
+    text = "\n".join(view(scenes.several(64), 80))
+    assert "and 56 more" in text
+    for name in ("10.0.0.1 ", "10.0.0.2 ", "10.0.0.3 "):
+        assert name in text
+    whole = "\n".join(drawn(status_text(scenes.several(64), width=80, now=scenes.NOW), 80))
+    assert "10.0.0.64" in whole
+
+
+def test_ages_of_a_run_that_has_ended_are_those_of_its_end() -> None:
+    text = "\n".join(view(msgspec.structs.replace(scenes.several(), state="stopped"), 80))
+    assert "nodes when this one ended" in text
 
 
 def test_colour_repeats_words_and_can_be_left_out() -> None:
