@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 Role = Literal["prefill", "decode", "worker", "frontend"]
+EPOCH = "{epoch}"
+"""In the argv of a worker on several nodes: replaced by what its parts have the same in one start and in no other."""
 
 
 def format_address(host: str, port: int) -> str:

@@ -8,7 +8,18 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dynctl.engines.base import EngineContext, flag_name
-from dynctl.engines.spec import Canary, LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat, format_address
+from dynctl.engines.spec import (
+    EPOCH,
+    Canary,
+    LogCause,
+    LogPhase,
+    Probes,
+    ProcessSpec,
+    Restart,
+    Role,
+    Seat,
+    format_address,
+)
 from dynctl.engines.vllm_log import CAUSES, PHASES
 from dynctl.topology.schema import RoleSpec, Topology
 
@@ -20,6 +31,8 @@ CONNECTORS: Mapping[str, str] = {"pull": "NixlConnector", "push": "NixlPushConne
 CPU_BLOCK_TOKENS = 128
 VITAL = ("VLLM::EngineCore", "VLLM::Worker")
 """Right after the core's death the API server still answers /health with 200."""
+PART_GRACE_S = 5.0
+"""A worker's part without an API server has no requests of its own to end."""
 
 
 class Vllm:
@@ -109,6 +122,7 @@ class Vllm:
             leader=seat.leader,
             log_phases=tuple(LogPhase(pattern, phase) for pattern, phase in PHASES),
             log_causes=tuple(LogCause(pattern, cause, fix) for pattern, cause, fix in CAUSES),
+            stop_grace_s=PART_GRACE_S if seat.leader else 20.0,
             restart=Restart(max=spec.restart.max, backoff_s=spec.restart.backoff_s, cap_s=spec.restart.cap_s),
             ucx=seat.role != "worker",
             vital=VITAL,
@@ -187,6 +201,9 @@ def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) 
         "kv_buffer_device": "cuda" if context.on_gpu else "cpu",
         "kv_connector_extra_config": extra,
     }
+    if seat.span > 1:
+        # each part would make up one of its own, and the peer refuses a worker whose ranks differ in it
+        config["engine_id"] = f"{seat.leader or seat.id}.{EPOCH}"
     return msgspec.json.encode(config).decode()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dynctl.nodes.failed import Failed
+from dynctl.nodes.parts import Part
 from dynctl.nodes.seen import LogSeen
 from dynctl.telemetry.status import (
     FrontendStatus,
@@ -46,7 +47,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 
     `now`: its wall clock in seconds, by which `since` of its processes is to be understood. `serving`: the incarnation
     of each of its processes whose own gates are open. `failed`: why it ends, where it does not end as asked; `origin`:
-    the node at fault, where it is another one.
+    the node at fault, where it is another one. `epochs`: which start of each worker that it leads over several nodes is
+    wanted; `parts`: its parts of workers that other nodes lead.
     """
 
     now: float
@@ -54,6 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     reason: str | None = None
     processes: tuple[ProcessStatus, ...] = ()
     serving: dict[str, str] = {}
+    epochs: dict[str, str] = {}
+    parts: dict[str, Part] = {}
     leaving: bool = False
     failed: Failed | None = None
     origin: str | None = None

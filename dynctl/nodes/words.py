@@ -83,9 +83,9 @@ def disagreement(plan: Plan, meet: Meet) -> DynctlError | None:
 
 def _one_sided_rdma(plan: Plan, meet: Meet) -> DynctlError | None:
     """What was assumed of the other node's fabric, judged now that it is known."""
-    on = {process.id: process.node for process in plan.processes}
-    ends = [{on[pair.from_], on[pair.to]} for pair in plan.transport.pairs if pair.across]
-    if {plan.node, meet.node} not in ends:
+    own, theirs = plan.node, meet.node
+    ends = [(plan.places(pair.from_), plan.places(pair.to)) for pair in plan.transport.pairs if pair.across]
+    if not any((own in a and theirs in b) or (own in b and theirs in a) for a, b in ends):
         return None
     try:
         between(plan.transport.required, (plan.node, plan.rdma), (meet.node, meet.rdma))

@@ -19,17 +19,23 @@ def plan_transport(
 
     `machines`: the hardware of each node, None where it is not known: it is then taken to be as this node's `own`.
     """
-    leaders = [seat for seat in seats if not seat.leader]
-    prefills = [seat for seat in leaders if seat.role == "prefill"]
-    decodes = [seat for seat in leaders if seat.role == "decode"]
+    prefills, decodes = _workers(seats, "prefill"), _workers(seats, "decode")
     known = {name: _Known(hardware or own, assumed=hardware is None) for name, hardware in machines.items()}
-    pairs = tuple(_pair(topology, known[p.node], known[d.node], p, d) for p in prefills for d in decodes)
+    pairs = tuple(_pair(topology, known, p, d) for p in prefills for d in decodes)
     return PlannedTransport(
         required=topology.transport.require,
         direction=topology.transport.direction,
         backend=topology.transport.backend,
         pairs=pairs,
     )
+
+
+def _workers(seats: tuple[Seat, ...], role: str) -> list[tuple[Seat, ...]]:
+    """The workers of a role, each as its seats, the leader's first: more than one where it spans nodes."""
+    found: dict[str, list[Seat]] = {}
+    for seat in sorted((seat for seat in seats if seat.role == role), key=lambda seat: seat.rank):
+        found.setdefault(seat.leader or seat.id, []).append(seat)
+    return [tuple(found[seat.id]) for seat in seats if seat.id in found]
 
 
 class _Known:
@@ -81,9 +87,18 @@ def between(require: str, source: tuple[str, bool], target: tuple[str, bool]) ->
     return "tcp"
 
 
-def _pair(topology: Topology, a: _Known, b: _Known, source: Seat, target: Seat) -> PlannedPair:
-    across, assumed = source.node != target.node, a.assumed or b.assumed
-    every = _across(topology, a, b, source, target) if across else paths(topology, a.hardware, a.gpus, source, target)
+def _pair(
+    topology: Topology, known: Mapping[str, _Known], prefill: tuple[Seat, ...], decode: tuple[Seat, ...]
+) -> PlannedPair:
+    """By the slowest of its ways, where an end has parts on several nodes: some of its KV goes over that one."""
+    source, target = prefill[0], decode[0]
+    apart = dict.fromkeys((p.node, d.node) for p in prefill for d in decode if p.node != d.node)
+    a, assumed = known[source.node], any(known[seat.node].assumed for seat in (*prefill, *decode))
+    every = max(
+        [_across(topology, (p, known[p]), (d, known[d])) for p, d in apart]
+        or [paths(topology, a.hardware, a.gpus, source, target)],
+        key=lambda offered: CLASS_ORDER.index(next(iter(offered))),
+    )
     offered, reason = next(iter(every.items()))
     require = topology.transport.require
     if require != "auto" and CLASS_ORDER.index(offered) > CLASS_ORDER.index(require) and not assumed:
@@ -91,15 +106,16 @@ def _pair(topology: Topology, a: _Known, b: _Known, source: Seat, target: Seat) 
     path, reason = _narrowed(topology, every)
     floor = path if require == "auto" else require
     return PlannedPair(
-        from_=source.id, to=target.id, path=path, floor=floor, reason=reason, across=across, assumed=assumed
+        from_=source.id, to=target.id, path=path, floor=floor, reason=reason, across=bool(apart), assumed=assumed
     )
 
 
-def _across(topology: Topology, a: _Known, b: _Known, source: Seat, target: Seat) -> dict[TransportClass, str]:
+def _across(topology: Topology, source: tuple[str, _Known], target: tuple[str, _Known]) -> dict[TransportClass, str]:
     """The classes between two nodes. What is not known of one is taken to be as on the node that plans."""
+    a, b = source[1], target[1]
     guess = "; what is not known of a node is taken to be as on this one" if a.assumed or b.assumed else ""
-    best = between(topology.transport.require, (source.node, a.rdma), (target.node, b.rdma))
-    where = f"{source.node} -> {target.node}"
+    best = between(topology.transport.require, (source[0], a.rdma), (target[0], b.rdma))
+    where = f"{source[0]} -> {target[0]}"
     if best == "rdma":
         return {"rdma": f"{where}: both have active RDMA ports{guess}", "tcp": f"{where}: RDMA is not used"}
     return {"tcp": f"{where}: no RDMA at both ends{guess}"}

@@ -148,6 +148,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The engine processes that serve, in plan order; of a worker on several nodes its leader."""
         return tuple(p for p in self.processes if p.role != "frontend" and not p.leader)
 
+    def parts(self, worker: str) -> tuple[ProcessSpec, ...]:
+        """The further parts of a worker on several nodes, its leader's left out."""
+        return tuple(p for p in self.processes if p.leader == worker)
+
+    def places(self, worker: str) -> set[str]:
+        """The nodes that a worker has parts on."""
+        return {self.process(worker).node, *(part.node for part in self.parts(worker))}
+
     def process(self, process_id: str) -> ProcessSpec:
         """The process of that id; KeyError if the plan has none."""
         for process in self.processes:

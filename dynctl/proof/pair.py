@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -29,7 +29,8 @@ UNKNOWN_BLOCK_TOKENS = 512
 class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     """What a pair's proof needs. `tables` reads the protocol tables that a worker's UCX has written so far.
 
-    `shared`: users' requests move bytes at the same time, so that there is a least but no most to be expected.
+    `shared`: users' requests move bytes at the same time, so that there is a least but no most to be expected. `parts`:
+    of a worker on several nodes those besides its leader, which move KV of their own.
     """
 
     client: ProofClient
@@ -37,6 +38,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     direction: str
     tables: Callable[[str], Awaitable[Sequence[ProtoTable]]]
     shared: bool = False
+    parts: Mapping[str, tuple[str, ...]] = {}
 
     def mover(self, pair: PlannedPair) -> str:
         """The process whose counters and UCX log show this pair's transfers."""
@@ -45,10 +47,10 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     async def prove(self, pair: PlannedPair) -> PairStatus:
         """Two requests: the first pays for connections, the second's transfer gives the rate. Raises ProofError."""
         mover = self.mover(pair)
-        known = len(await self.tables(mover))
+        known = {name: len(await self.tables(name)) for name in (mover, *self.parts.get(mover, ()))}
         cold_bytes, _ = await self._transfer(pair, mover)
         warm_bytes, rate = await self._transfer(pair, mover)
-        tables = await self._evidence(mover, known)
+        tables = await self._evidence(known)
         found, evidence = verdict(tables, direction="pull" if self.direction == "pull" else "push", transfer_bytes=None)
         return PairStatus(
             from_=pair.from_,
@@ -76,12 +78,17 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
         spent_s = after.transfer_s - before.transfer_s
         return moved, moved / spent_s / 1e9 if spent_s > 0 else None
 
-    async def _evidence(self, mover: str, known: int) -> list[ProtoTable]:
-        """Tables written since the proof began; UCX prints a choice once, so a pair like an earlier one adds none."""
+    async def _evidence(self, known: Mapping[str, int]) -> list[ProtoTable]:
+        """Of each part that moves KV the tables written since the proof began; `known`: how many it had then."""
         deadline = time.monotonic() + SETTLE_S
+        found = [await self._tables_of(part, before, deadline) for part, before in known.items()]
+        return [table for tables in found for table in tables]
+
+    async def _tables_of(self, part: str, known: int, deadline: float) -> list[ProtoTable]:
+        """UCX prints a choice once, so a pair like an earlier one adds none: then those that are there count."""
         operation = "get" if self.direction == "pull" else "put"
         while True:
-            every = await self.tables(mover)
+            every = await self.tables(part)
             tables = [t for t in every if t.endpoint != "self" and t.operation == operation]
             if tables or time.monotonic() > deadline:
                 fresh = [table for table in every[known:] if table in tables]

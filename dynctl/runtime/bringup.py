@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Protocol
 
 import httpx
@@ -19,6 +20,7 @@ from dynctl.runtime.managed import Managed
 from dynctl.runtime.observer import Observer
 from dynctl.runtime.pairs import Prover
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.spans import Spans
 from dynctl.runtime.spawncheck import refuse_taken_ports
 from dynctl.runtime.turns import Turns
 from dynctl.runtime.waits import first_of
@@ -32,6 +34,7 @@ class Run(Protocol):
     processes: dict[str, Managed]
     serving: Serving
     prover: Prover
+    spans: Spans
     events: EventLog
     observer: Observer
     http: httpx.AsyncClient
@@ -62,6 +65,7 @@ class BringUp:
 
     async def keep(self) -> None:
         """Watches a ready run until cancelled: restarts what dies, within each process's restart rule."""
+        self._run.spans.keep(self.keepers)
         try:
             async with asyncio.TaskGroup() as group:
                 for keeper in self.keepers.values():
@@ -71,8 +75,10 @@ class BringUp:
 
     def _keeper(self, process: Managed) -> Keeper:
         run, spec, rules = self._run, process.spec, self._plan.health
-        process.rules = Rules(restart=spec.restart, stall_s=rules.stall_s, stop_grace_s=spec.stop_grace_s)
-        health = HealthCheck(process, self._client, rules, run.observer.worked_at)
+        process.rules = Rules(
+            restart=spec.restart, stall_s=rules.stall_s, stop_grace_s=spec.stop_grace_s, follows=bool(spec.leader)
+        )
+        health = HealthCheck(process, self._client, rules, run.observer.worked_at, run.spans.apart)
         return Keeper(process, self, run.events, health)
 
     async def _open_all(self) -> None:
@@ -102,12 +108,15 @@ class BringUp:
             if earlier not in self._serving:
                 process.wait_for(earlier)
             await self._serving.come(earlier)
+        await self._run.spans.gather(process)
+        self._run.spans.begin(process)
         process.start()
         await self._await_own_gates(process)
 
     async def _await_own_gates(self, process: Managed) -> None:
         run = self._run
         await await_health(process, run.http)
+        await run.spans.joined(process)
         run.events.add("gate", "healthy", process=process.id)
         process.hold_cores()
         process.check_binding(await asyncio.to_thread(process.views))
@@ -121,7 +130,7 @@ class BringUp:
         """Raises when the process ends, or stops making progress before its own gates are open."""
         await process.started.wait()
         ended = process.exited.wait()
-        stalled = StallWatch(process, self._plan.ready.stall_s).run()
+        stalled = self._stalled(process)
         served = self._serving.come(process.id)
         first = await first_of(ended, stalled, served)
         if first != 0:
@@ -134,10 +143,13 @@ class BringUp:
 
     async def open_again(self, process: Managed, *, execute: bool) -> None:
         """Starts it, if `execute`, in its turn, and returns once its own gates are open."""
+        if execute:
+            await self._run.spans.gather(process)
         async with self._turns.taken(process):
             if execute:
+                self._run.spans.begin(process)
                 process.execute()
-            stalled = StallWatch(process, self._plan.ready.stall_s).run()
+            stalled = self._stalled(process)
             async with asyncio.timeout(self._plan.ready.timeout_s):
                 await first_of(self._await_own_gates(process), stalled)
 
@@ -153,7 +165,14 @@ class BringUp:
         """Its state is another: the frontend hears of it at once."""
         if process.state in {"crashed", "stopping"}:
             self._serving.discard(process.id)
+        self._run.spans.changed(process)
         self._run.refresh_state()
+
+    def _stalled(self, process: Managed) -> Coroutine[None, None, None]:
+        """Raises when it makes no progress; a part of a worker on several nodes waits for its leader."""
+        if process.spec.leader:
+            return self._run.spans.left_behind(process)
+        return StallWatch(process, self._plan.ready.stall_s).run()
 
     def _timeout(self, spent_s: float) -> ReadyTimeout:
         waiting = [p for p in self._run.processes.values() if p.id not in self._serving]

@@ -37,7 +37,7 @@ class HealthCheck:
     """Checks one process, twice in a period. The canary is left out while the frontend sees the process work.
 
     `worked_at`: when the frontend last reported a request that it served (monotonic seconds). Nothing here goes through
-    the frontend, so that no figure of it counts a canary.
+    the frontend, so that no figure of it counts a canary. `apart`: why a worker does not have all its parts.
     """
 
     def __init__(
@@ -46,8 +46,9 @@ class HealthCheck:
         client: Client,
         rules: HealthRules,
         worked_at: Callable[[str], float],
+        apart: Callable[[str], str | None] = lambda process: None,
     ) -> None:
-        self._process, self._client, self._worked_at = process, client, worked_at
+        self._process, self._client, self._worked_at, self._apart = process, client, worked_at, apart
         self._period_s, self._limit_s = rules.canary_s, rules.canary_s * MARGIN
         self._asked_at = self._probed_at = 0.0
 
@@ -61,6 +62,8 @@ class HealthCheck:
 
     async def look(self, *, thorough: bool) -> str | None:
         """What is wrong with it, in words; None when it is well. CannotTell. `thorough`: whatever was seen recently."""
+        if problem := self._apart(self._process.id):
+            return problem
         now, near_s = time.monotonic(), self._period_s / 4
         if thorough or now - self._probed_at > self._period_s - near_s:
             self._probed_at = now

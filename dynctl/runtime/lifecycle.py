@@ -52,11 +52,15 @@ SERVING: frozenset[ProcessState] = frozenset({"ready"})
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides: the restart rule, how long it may be unhealthy and how long an orderly end may take, in seconds."""
+    """What decides: the restart rule, how long it may be unhealthy and how long an orderly end may take, in seconds.
+
+    `follows`: part of a worker on several nodes, which is started again as a whole by its leader.
+    """
 
     restart: Restart = Restart()
     stall_s: float = 60.0
     stop_grace_s: float = 20.0
+    follows: bool = False
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +98,7 @@ class Row(NamedTuple):
 
 
 _DUE, _AGAIN = "its time has come", "it is to be started again"
+_FOLLOWS = "it follows a leader"
 _LEFT, _NONE_LEFT = "restarts are left", "no restart is left"
 _UP: tuple[ProcessState, ...] = ("starting", "loading")
 _IN: tuple[ProcessState, ...] = ("ready", "unhealthy", "draining")
@@ -133,6 +138,7 @@ def _rows() -> Iterable[Row]:
     yield Row("stopping", "restart", "", "stopping")
     yield Row("stopping", "stop", "", "stopping")
     yield Row("stopping", "gone", "", "stopped")
+    yield Row("crashed", "cleared", _FOLLOWS, "stopped")
     yield Row("crashed", "cleared", _LEFT, "backing off", ("wake",))
     yield Row("crashed", "cleared", _NONE_LEFT, "failed")
     yield Row("crashed", "survivor", "", "failed")
@@ -158,6 +164,7 @@ _GUARDS: dict[str, _Guard] = {
     "": lambda life, now, rules: True,
     _DUE: lambda life, now, rules: life.wake_at is not None and now >= life.wake_at,
     _AGAIN: lambda life, now, rules: life.again,
+    _FOLLOWS: lambda life, now, rules: rules.follows,
     _LEFT: lambda life, now, rules: life.attempts < rules.restart.max,
     _NONE_LEFT: lambda life, now, rules: life.attempts >= rules.restart.max,
 }

@@ -10,10 +10,12 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import msgspec
 import psutil
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.hardware.values import parse_cpu_list
+from dynctl.nodes.parts import with_epoch
 from dynctl.nodes.seen import LogSeen
 from dynctl.runtime import ownership, procfs
 from dynctl.runtime.affinity import hold_to
@@ -34,7 +36,7 @@ class Managed:
     """A planned process and what became of it. `exited` is set when the process that runs now has ended.
 
     It is a child that `execute` started, or one that `adopt` took over, whose exit status nobody can know.
-    `on_exit` is called at the very moment of its end.
+    `on_exit` is called at the very moment of its end. `epoch`: which start of a worker on several nodes it belongs to.
     """
 
     def __init__(self, spec: ProcessSpec, store: RunStore, run_id: str, events: EventLog) -> None:
@@ -46,6 +48,7 @@ class Managed:
         self.phase: str | None = None
         self.phase_since = self.since
         self.rss_bytes: int | None = None
+        self.epoch: str | None = None
         self.bound: Bound | None = None
         self._unbound: str | None = None
         self.started = asyncio.Event()
@@ -82,8 +85,9 @@ class Managed:
     def execute(self) -> None:
         """Executes it and watches for its exit through a pidfd. HostError if it can't be executed."""
         self.tail = self._new_tail()
+        spec = msgspec.structs.replace(self.spec, argv=with_epoch(self.spec.argv, self.epoch))
         with preferring(self.spec.memory_nodes) as self._unbound:
-            popen = spawn(self.spec, self._run_id, self._store.log_path(self.id), self._store.dir)
+            popen = spawn(spec, self._run_id, self._store.log_path(self.id), self._store.dir)
         self._runs(popen.pid, os.pidfd_open(popen.pid), popen)
         self._say(f"started, pid {popen.pid}")
         self.check_binding(self.views())

@@ -25,6 +25,7 @@ from dynctl.runtime.managed import Managed
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import PROVING
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.spans import Spans
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunRecord
 from dynctl.telemetry.status import NodeStatus, RunState
@@ -41,6 +42,7 @@ class Run(Protocol):
     record: RunRecord
     processes: dict[str, Managed]
     serving: Serving
+    spans: Spans
     events: EventLog
     http: httpx.AsyncClient
 
@@ -141,6 +143,8 @@ class Neighbours:
             reason=run.picture.own_reason(run.run_state),
             processes=tuple(process.status() for process in run.processes.values()),
             serving=serving,
+            epochs=run.spans.epochs(),
+            parts=run.spans.parts(),
             leaving=run.stopping,
             failed=Failed.of(failure) if failure else None,
             origin=self._origin,
@@ -157,6 +161,7 @@ class Neighbours:
                 self._end_early()
             for process in self.elsewhere.values():
                 self._follow(process)
+            self._run.spans.judge()
             self._show_proving()
             if peer:
                 self._run.refresh_state()

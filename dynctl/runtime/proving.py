@@ -40,6 +40,7 @@ class Proving:
         self.pairs: dict[tuple[str, str], PairStatus] = {}
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
         self._turns: dict[str, asyncio.Lock] = {}
+        self._parts = {worker.id: tuple(part.id for part in plan.parts(worker.id)) for worker in plan.workers()}
 
     async def prove(
         self, pairs: Iterable[PlannedPair], await_end: Callable[[str], Awaitable[None]], *, shared: bool = False
@@ -90,6 +91,7 @@ class Proving:
                 direction=self._plan.transport.direction,
                 tables=self._tables,
                 shared=shared,
+                parts=self._parts,
             )
             await self._accept(pair, await self._attempt(prover, pair), prover.mover(pair))
 
@@ -100,7 +102,7 @@ class Proving:
                 return await prover.prove(pair)
             except ProofError as error:
                 failure = await self._failed("a pair could not be proven", str(error), pair)
-                known = [(await self._processes[end].seen()).cause for end in (pair.from_, pair.to)]
+                known = [(await self._seen(end)).cause for end in (pair.from_, pair.to)]
                 if any(known) or isinstance(failure, TransportError) or attempt == ATTEMPTS:
                     raise failure from error
                 self._events.add("warning", f"{pair.from_} -> {pair.to}: not proven, trying again", why=str(error))
@@ -120,7 +122,7 @@ class Proving:
         lenient = self._plan.transport.required == "auto" and not any(p.gpus for p in self._plan.processes)
         if meets(proven.verdict, pair.floor) or (proven.verdict == "unknown" and lenient):
             return
-        why, fix = explain(proven.verdict, (await self._processes[mover].seen()).ucx, pair.floor)
+        why, fix = explain(proven.verdict, (await self._seen(mover)).ucx, pair.floor)
         lines = [f"{item.source}: {item.line.strip()}" for item in proven.evidence]
         raise TransportError(
             f"{pair.from_} -> {pair.to} goes over {proven.verdict}; {pair.floor} is required",
@@ -131,7 +133,7 @@ class Proving:
 
     async def _failed(self, what: str, detail: str, pair: PlannedPair) -> DynctlError:
         moving = mover(pair, self._plan.transport.direction)
-        seen = await self._processes[moving].seen()
+        seen = await self._seen(moving)
         if seen.ucx.errors:
             why, fix = explain("unknown", seen.ucx, pair.floor)
             if pair.floor != "tcp" and any(error.kind == "no-zero-copy" for error in seen.ucx.errors):
@@ -169,6 +171,11 @@ class Proving:
                 why=detail,
                 fix="the KV cache that decode received is not the prompt's; keep this run's logs and report it",
             )
+
+    async def _seen(self, worker: str) -> LogSeen:
+        """What its log told; of a worker on several nodes that of the part which tells of a fault."""
+        every = [await self._processes[part].seen() for part in (worker, *self._parts[worker])]
+        return next((seen for seen in every if seen.ucx.errors or seen.cause), every[0])
 
     async def _tables(self, process: str) -> Sequence[ProtoTable]:
         return (await self._processes[process].seen()).ucx.tables

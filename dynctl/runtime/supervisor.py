@@ -34,6 +34,7 @@ from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
 from dynctl.runtime.secret import engine_key, guarded
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.spans import Spans
 from dynctl.runtime.waits import first_of
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
@@ -64,7 +65,10 @@ class Supervisor:
         headers = {"authorization": f"Bearer {key}"} if key else None
         self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers)
         self.observer = Observer(self.plan)
+        self.spans = Spans(self.plan, self.record.run_id, self.processes)
         self.neighbours = Neighbours(self, secret) if secret else None
+        if self.neighbours:
+            self.spans.meet(self.neighbours.exchange, self.neighbours.until)
         every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
         self.proving = Proving(self.plan, store.token(), every, self.events)
         self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)

@@ -15,6 +15,12 @@ from pathlib import Path
 VERSIONS: Mapping[str, str] = {"vllm": "0.32.0", "nixl": "1.5.1", "torch": "2.13.0+cpu"}
 
 _LAUNCHER = "from fake_engine.main import main\n\nif __name__ == '__main__':\n    main()\n"
+_HEADLESS = {
+    "cli/serve.py": "import sys\nfrom fake_engine.parts import run_headless as run\n\n\n"
+    "def run_headless(args):\n    run(sys.argv[1:])\n",
+    "launchers/cli_args.py": "def make_arg_parser(parser):\n    return parser\n",
+}
+"""What stands behind `vllm serve --headless`."""
 
 
 def build_fake_environment(path: Path, versions: Mapping[str, str] = VERSIONS) -> Path:
@@ -54,3 +60,12 @@ def _add_launcher(package: Path, version: str) -> None:
     (package / "entrypoints" / "__init__.py").touch()
     (server / "__init__.py").touch()
     (server / "api_server.py").write_text(_LAUNCHER)
+    for name, text in _HEADLESS.items():
+        module = package / "entrypoints" / name
+        module.parent.mkdir()
+        module.write_text(text)
+    (package / "utils").mkdir()
+    (package / "utils" / "argparse_utils.py").write_text(
+        "import argparse\n\n\nclass FlexibleArgumentParser(argparse.ArgumentParser):\n"
+        "    def parse_args(self):\n        return argparse.Namespace()\n"
+    )

@@ -62,9 +62,11 @@ class Nodes:
 
 
 @contextmanager
-def nodes(make_home: Callable[[], Home], on: dict[str, str], changes: T | None = None) -> Iterator[Nodes]:
-    """The nodes that `on` names, none started; at the end nothing of them may be alive."""
-    homes = {name: make_home() for name in dict.fromkeys(on.values())}
+def nodes(
+    make_home: Callable[[], Home], on: dict[str, str], changes: T | None = None, *, also: tuple[str, ...] = ()
+) -> Iterator[Nodes]:
+    """The nodes that `on` and `also` name, none started; at the end nothing of them may be alive."""
+    homes = {name: make_home() for name in dict.fromkeys([*on.values(), *also])}
     try:
         yield Nodes(homes, on, changes or {})
     finally:

@@ -44,6 +44,7 @@ PURE = (
     "dynctl.nodes.failed",
     "dynctl.nodes.meetings",
     "dynctl.nodes.messages",
+    "dynctl.nodes.parts",
     "dynctl.nodes.seen",
     "dynctl.nodes.words",
     "dynctl.runtime.binding",

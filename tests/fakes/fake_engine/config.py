@@ -36,6 +36,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     side_host: str
     side_port: int
     cpu: bool
+    nnodes: int = 1
+    node_rank: int = 0
+    master_addr: str = "127.0.0.1"
+    master_port: int = 29501
 
 
 def parse(argv: list[str]) -> EngineConfig:
@@ -51,6 +55,10 @@ def parse(argv: list[str]) -> EngineConfig:
     parser.add_argument("--max-model-len", type=int, default=None)
     parser.add_argument("--kv-cache-dtype", default="auto")
     parser.add_argument("--api-key", default=os.environ.get("VLLM_API_KEY"))
+    parser.add_argument("--nnodes", type=int, default=1)
+    parser.add_argument("--node-rank", type=int, default=0)
+    parser.add_argument("--master-addr", default="127.0.0.1")
+    parser.add_argument("--master-port", type=int, default=29501)
     flags, _ = parser.parse_known_args(argv)
     model = _model_config(flags.model)
     transfer: dict[str, Any] = flags.kv_transfer_config or {}
@@ -72,6 +80,10 @@ def parse(argv: list[str]) -> EngineConfig:
         side_host=os.environ.get("VLLM_NIXL_SIDE_CHANNEL_HOST", "localhost"),
         side_port=int(os.environ.get("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600")),
         cpu=not os.environ.get("CUDA_VISIBLE_DEVICES"),
+        nnodes=flags.nnodes,
+        node_rank=flags.node_rank,
+        master_addr=flags.master_addr,
+        master_port=flags.master_port,
     )
 
 

@@ -18,6 +18,7 @@ from .config import EngineConfig
 from .control import Control, Knobs
 from .kv import BlockPool, Tokens, split
 from .metrics import Metrics
+from .parts import READ, STEP, Group, PartGoneError
 from .protocol import Job, RequestError
 from .sidechannel import HandshakeError, Pull, SideChannel, pulled
 from .startup import say
@@ -58,7 +59,7 @@ class Stay:
 class Engine:
     """One worker's state. `run` is the whole of its work."""
 
-    def __init__(self, config: EngineConfig, control: Control, ucx: UcxLog) -> None:
+    def __init__(self, config: EngineConfig, control: Control, ucx: UcxLog, group: Group) -> None:
         self.config = config
         self.control = control
         self.engine_id = str(uuid.uuid4())
@@ -67,6 +68,7 @@ class Engine:
             self.metrics.add_nixl()
         self.pool = BlockPool(config.block_size)
         self.ucx = ucx
+        self._group = group
         self.side = SideChannel(self.engine_id, self.pool, self._lease_s(), self._was_read)
         self.dead = False
         self.core: int | None = None  # pid of the engine core; while it is stopped, nothing is computed
@@ -140,6 +142,17 @@ class Engine:
         """Waits while a signal has stopped the engine core: the server answers, the engine makes nothing."""
         while self.core and _is_stopped(self.core):
             await asyncio.sleep(0.05)
+        await self._together(STEP)
+
+    async def _together(self, what: bytes) -> None:
+        """What the parts on other nodes do, too."""
+        try:
+            await self._group.step(what)
+        except PartGoneError:
+            self.dead = True
+            raise EngineDeadError(
+                "EngineCore encountered an issue. See stack trace (above) for the root cause."
+            ) from None
 
     def _check(self, number: int, knobs: Knobs) -> None:
         if self.dead or number == knobs.crash_after_tokens:
@@ -196,6 +209,7 @@ class Engine:
                 self.ucx.connect()
                 if not push:
                     self.ucx.read()
+                    await self._together(READ)
                 await _pause(knobs.transfer_delay_ms)
         except (HandshakeError, UcxRefusedError) as error:
             kind = "handshake_failed" if isinstance(error, HandshakeError) else str(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .config import EngineConfig, ModelMissingError, parse
 from .control import Control
+from .parts import Group
 from .processes import Children, start_children
 from .record import Recorder
 from .startup import die, go_up, hang, say
@@ -38,7 +39,9 @@ def main() -> NoReturn:
     knobs = control.read()
     http = _bind_http(config)
     side, side_error = _bind_side(config)
-    children = start_children([http.fileno()], [side.fileno()] if side else [])
+    group = Group(config)
+    meeting = [group.listener.fileno()] if group.listener else []
+    children = start_children([http.fileno(), *meeting], [side.fileno()] if side else [])
     _end_on_signal(children)
     pids = {"api": os.getpid(), "core": children.core, "worker": children.worker}
     ucx = UcxLog(children.worker, knobs.ucx_class)
@@ -60,8 +63,9 @@ def main() -> NoReturn:
             say(_SIDE_TAKEN.format(config.side_host, config.side_port))
             hang()
 
-    go_up(config, knobs, pids, {"nixl": start_nixl, "init": check_side_channel}, children.kill)
-    asyncio.run(_serve(config, control, children, ucx, recorder, http, side))
+    hooks = {"load": group.gather, "nixl": start_nixl, "init": check_side_channel}
+    go_up(config, knobs, pids, hooks, children.kill)
+    asyncio.run(_serve(config, control, children, ucx, recorder, http, side, group))
     os._exit(0)
 
 
@@ -109,6 +113,7 @@ async def _serve(
     recorder: Recorder,
     http: socket.socket,
     side: socket.socket | None,
+    group: Group,
 ) -> None:
     from aiohttp import web  # late: the children were forked without it
 
@@ -116,7 +121,7 @@ async def _serve(
     from .server import Server
 
     over = asyncio.Event()
-    engine = Engine(config, control, ucx)
+    engine = Engine(config, control, ucx, group)
     engine.core = children.core
     server = Server(engine, recorder, _crasher(children), over.set)
     runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None)

@@ -115,6 +115,22 @@ def test_a_worker_that_spans_nodes() -> None:
     assert [worker.id for worker in plan.workers()] == ["prefill-0", "decode-0"]
     assert follower.ports == {}
     assert [(p.from_, p.to) for p in plan.transport.pairs] == [("prefill-0", "decode-0")]
+    config = flag(leader, "--kv-transfer-config")
+    assert '"engine_id":"decode-0.{epoch}"' in config, "the peer refuses ranks that differ in it"
+    assert flag(follower, "--kv-transfer-config") == config
+    assert "engine_id" not in flag(plan.process("prefill-0"), "--kv-transfer-config")
+
+
+@pytest.mark.parametrize("on", ["[a, b]", "[b, a]"])
+def test_kv_for_a_part_on_another_node_leaves_the_node(on: str) -> None:
+    """Bound to loopback the prefill worker could not be reached by the part that is elsewhere."""
+    plan = resolve(
+        topology(f"  prefill: {{on: [a]}}\n  decode: {{workers: 1, tp: 2, on: {on}}}\n", "a", "b"), facts("a")
+    )
+    (pair,) = plan.transport.pairs
+    assert (pair.across, pair.path) == (True, "tcp")
+    for process in ("prefill-0", "decode-0", "decode-0.1"):
+        assert plan.process(process).env.get("UCX_NET_DEVICES") != "lo"
 
 
 @pytest.mark.parametrize(
