@@ -72,6 +72,10 @@ class App:
                 "decode" if worker.role == "prefill" else worker.role
             ):
                 self.legs.withdraw(worker)
+        for entry in table.workers:
+            lost = self.workers.get(entry.id) if entry.lost else None
+            if lost:
+                self.legs.lose_kv(lost)
 
     async def handle(self, request: Request, responder: Responder) -> None:
         """One request of the HTTP server."""

@@ -119,7 +119,8 @@ class Dispatcher:
             others=self._others(role, trail, worker),
             spend=self._budget.spend,
         )
-        if error.reason not in ("engine_error", "stale") or (error.reason == "engine_error" and prefill is None):
+        blameless = ("engine_error", "stale", "kv_lost")
+        if error.reason not in blameless or (error.reason == "engine_error" and prefill is None):
             self._workers.suspect(worker)
         if verdict == "give up":
             raise _failure(error) from None

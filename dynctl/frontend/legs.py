@@ -12,7 +12,7 @@ from dynctl.frontend.job import Job
 from dynctl.frontend.relay import Relay
 from dynctl.frontend.retry import Reason
 from dynctl.frontend.routing import Worker
-from dynctl.frontend.watch import Timeouts, Watch
+from dynctl.frontend.watch import Kv, Timeouts, Watch
 from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Gatherer
 from dynctl.http.message import Headers
@@ -137,10 +137,14 @@ class Legs:
         relay.carried_by(call)
         streamed = job.fields is not None and job.fields.get("stream") == b"true"
         limit_s = self._timeouts.first_s if streamed else self._timeouts.whole_s
-        watched = self._watch.add(worker.id, call, limit_s, relay, directed=job.directed)
+        kv = Kv(job.prefill, streamed) if job.prefill else None
+        watched = self._watch.add(worker.id, call, limit_s, relay, directed=job.directed, kv=kv)
         try:
             await relay.done
         except ClientError as error:
+            if watched.kv_lost and error.kind == "timeout":
+                why = f"its KV cache was to come from {job.prefill}, whose node is lost"
+                raise LegFailed(leg, worker, why, "kv_lost") from None
             raise LegFailed(leg, worker, error.message, error.kind) from None
         finally:
             self._watch.drop(watched)
@@ -151,6 +155,10 @@ class Legs:
     def withdraw(self, worker: Worker) -> None:
         """The worker does not answer: what it has not begun to answer is not waited for any longer."""
         self._watch.withdraw(worker.id, "the worker stopped answering", directed=False)
+
+    def lose_kv(self, worker: Worker) -> None:
+        """Nothing is heard of its node: what was to get its KV cache from it waits for that no longer."""
+        self._watch.lose_source(worker.id)
 
     def gone(self, worker: Worker) -> None:
         """The worker is out of service: nor are answers that it has begun, once they stand still."""

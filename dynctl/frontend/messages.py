@@ -18,13 +18,15 @@ class WorkerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One worker as the supervisor sees it. Only `ready` ones get users' requests; `proving` ones get directed ones.
 
     `unhealthy`: it runs but does not answer; what it has not begun to answer is tried on another, where there is one.
-    `draining`: it is taken out, and ends what it has. `down`: it is out of service.
+    `draining`: it is taken out, and ends what it has. `down`: it is out of service. `lost`: nothing is heard of its
+    node, so that KV which was to come from it may never come.
     """
 
     id: str
     role: Literal["prefill", "decode", "worker"]
     url: str
     state: WorkerState
+    lost: bool = False
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):

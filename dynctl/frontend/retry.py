@@ -8,12 +8,13 @@ from typing import Literal
 
 import msgspec
 
-Reason = Literal["connect", "closed", "stale", "timeout", "protocol", "withdrawn", "engine_error"]
+Reason = Literal["connect", "closed", "stale", "timeout", "protocol", "withdrawn", "kv_lost", "engine_error"]
 """Why a leg failed.
 
 connect: no connection came about · closed: it closed before an answer · stale: so did a pooled connection, perhaps
 before the request was read · timeout: nothing came in time · protocol: what came was not HTTP, or not JSON · withdrawn:
-the worker went out of service · engine_error: the engine answered 5xx, or with an error event before all content.
+the worker went out of service · kv_lost: its KV cache was to come from a node that is lost · engine_error: the engine
+answered 5xx, or with an error event before all content.
 """
 
 MAX_PREFILLS = 2
@@ -105,7 +106,7 @@ def after_answer(
     repeated = worker in trail.answers
     trail.answers.append(worker)
     trail.silent += reason in ("closed", "stale")
-    blame_kv = reason == "engine_error" and prefill is not None
+    blame_kv = reason in ("engine_error", "kv_lost") and prefill is not None
     trail.same = blame_kv or (reason == "stale" and not repeated)
     if blame_kv and (not prefill_serves or not others):
         trail.lost = True

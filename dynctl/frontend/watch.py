@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -13,19 +13,23 @@ from dynctl.http.call import Call, ClientError
 _SWEEP_S = 1.0
 _DOWN_GRACE_S = 5.0
 """How long an answer that has begun may stand still once its worker is out of service."""
+_KV_RECENT_S = 20.0
+"""What was handed over longer ago has its KV; an answer that comes as a whole does not show it."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds; None waits for as long as the client does.
 
     prefill_s: until leg one's whole reply · first_s: until the first bytes of a streamed answer · whole_s: until those
-    of any other, which engines send when they have all of it · stall_s: between two reads of an answer that has begun.
+    of any other, which engines send when they have all of it · stall_s: between two reads of an answer that has begun
+    · kv_s: for a KV cache on its way from a node that is lost.
     """
 
     prefill_s: float | None = 300.0
     first_s: float | None = 300.0
     whole_s: float | None = 1800.0
     stall_s: float | None = 120.0
+    kv_s: float = 5.0
 
 
 class Moving(Protocol):
@@ -39,10 +43,20 @@ class Moving(Protocol):
         """Whether it is the client that keeps the answer from moving."""
 
 
-class Watched:
-    """One leg. `answer` is None for a leg that is gathered whole. `directed`: it may go nowhere else."""
+class Kv(NamedTuple):
+    """A KV cache that was handed over: by which worker, and whether the answer is streamed, so shows that it came."""
 
-    __slots__ = ("answer", "call", "deadline", "directed", "limit_s", "stall_s", "worker")
+    source: str
+    streamed: bool
+
+
+class Watched:
+    """One leg. `answer` is None for a leg that is gathered whole. `directed`: it may go nowhere else.
+
+    `kv`: what it was handed over; `kv_lost`: that may never come.
+    """
+
+    __slots__ = ("answer", "call", "deadline", "directed", "kv", "kv_lost", "limit_s", "sent_at", "stall_s", "worker")
 
     def __init__(
         self,
@@ -50,6 +64,8 @@ class Watched:
         call: Call,
         answer: Moving | None,
         *,
+        sent_at: float,
+        kv: Kv | None,
         deadline: float | None,
         limit_s: float | None,
         stall_s: float | None,
@@ -62,6 +78,9 @@ class Watched:
         self.limit_s = limit_s
         self.stall_s = stall_s
         self.directed = directed
+        self.sent_at = sent_at
+        self.kv = kv
+        self.kv_lost = False
 
 
 class Watch:
@@ -72,19 +91,33 @@ class Watch:
 
     def __init__(self, clock: Callable[[], float], timeouts: Timeouts) -> None:
         self._clock = clock
-        self._stall_s = timeouts.stall_s
-        limits = (timeouts.prefill_s, timeouts.first_s, timeouts.whole_s, timeouts.stall_s)
+        self._stall_s, self._kv_s = timeouts.stall_s, timeouts.kv_s
+        limits = (timeouts.prefill_s, timeouts.first_s, timeouts.whole_s, timeouts.stall_s, timeouts.kv_s)
         self._every_s = min([_SWEEP_S, *(limit / 4 for limit in limits if limit is not None)])
         self._legs: dict[str, set[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(
-        self, worker: str, call: Call, limit_s: float | None, answer: Moving | None = None, *, directed: bool = False
+        self,
+        worker: str,
+        call: Call,
+        limit_s: float | None,
+        answer: Moving | None = None,
+        *,
+        directed: bool = False,
+        kv: Kv | None = None,
     ) -> Watched:
         """A leg was sent: its reply, or the first bytes of its answer, must come within `limit_s`."""
-        deadline = None if limit_s is None else self._clock() + limit_s
+        now = self._clock()
+        deadline = None if limit_s is None else now + limit_s
         watched = Watched(
-            *(worker, call, answer), deadline=deadline, limit_s=limit_s, stall_s=self._stall_s, directed=directed
+            *(worker, call, answer),
+            sent_at=now,
+            kv=kv,
+            deadline=deadline,
+            limit_s=limit_s,
+            stall_s=self._stall_s,
+            directed=directed,
         )
         self._legs.setdefault(worker, set()).add(watched)
         if self._timer is None:
@@ -107,6 +140,20 @@ class Watch:
             if watched.stall_s is None or watched.stall_s > _DOWN_GRACE_S:
                 watched.stall_s = watched.limit_s = _DOWN_GRACE_S
                 watched.deadline = self._clock() + _DOWN_GRACE_S
+
+    def lose_source(self, worker: str) -> None:
+        """KV that was to come from that worker may never come: legs that may wait for it get a few seconds more.
+
+        A transfer over TCP notices a cut link after minutes only (net.ipv4.tcp_retries2).
+        """
+        now = self._clock()
+        for watched in (leg for legs in self._legs.values() for leg in legs):
+            kv, answer = watched.kv, watched.answer
+            if kv is None or kv.source != worker or watched.kv_lost or answer is None or answer.begun:
+                continue
+            if kv.streamed or now - watched.sent_at < _KV_RECENT_S:
+                watched.kv_lost = True
+                watched.limit_s, watched.deadline = self._kv_s, now + self._kv_s
 
     def _arm(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._every_s, self._sweep)

@@ -163,7 +163,9 @@ class Picture:
         roles: dict[str, int] = {}
         for spec in self._plan.workers():
             roles[spec.role] = roles.get(spec.role, 0) + 1
-        entries = tuple(self._entry(self._processes[spec.id], serving) for spec in self._plan.workers())
+        rows = self._others.rows() if self._others else {}
+        lost = {name for name, row in rows.items() if row.state == "lost"}
+        entries = tuple(self._entry(self._processes[spec.id], serving, lost) for spec in self._plan.workers())
         return WorkerTable(workers=entries, expected=roles)
 
     def _nodes(self, state: RunState) -> tuple[NodeStatus, ...]:
@@ -179,7 +181,7 @@ class Picture:
                 rows[node.name] = own
         return tuple(rows[node.name] for node in self._plan.nodes)
 
-    def _entry(self, process: Shown, serving: Collection[str]) -> WorkerEntry:
+    def _entry(self, process: Shown, serving: Collection[str], lost: Collection[str]) -> WorkerEntry:
         answers = process.id in serving and process.state in {"starting", "loading", "ready"}
         ready = process.state == "ready" and self.was_ready
         state: WorkerState = "ready" if ready else "proving" if answers else "down"
@@ -192,4 +194,5 @@ class Picture:
             role=role,
             url=process.spec.probes.url or "",
             state=state,
+            lost=process.spec.node in lost,
         )

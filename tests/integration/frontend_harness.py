@@ -121,13 +121,15 @@ class Router:
         return f"http://127.0.0.1:{self.port}"
 
     def table(self, expected: dict[str, int] | None = None, **urls: str) -> None:
-        """Workers by id with underscores, all ready unless written as `state@url`."""
+        """Workers by id with underscores, ready unless written as `state@url`; `lost`: unhealthy as its node is."""
         entries = []
         for name, url in urls.items():
             state, _, rest = url.rpartition("@")
             role, _, number = name.partition("_")
             worker_id = f"{role}-{number}"
             members = {"id": worker_id, "role": role, "url": rest, "state": state or "ready"}
+            if state == "lost":
+                members |= {"state": "unhealthy", "lost": True}
             entries.append(msgspec.convert(members, WorkerEntry))
         self.app.take(WorkerTable(workers=tuple(entries), expected=expected or {}))
 

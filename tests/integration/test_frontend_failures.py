@@ -169,6 +169,44 @@ async def test_what_a_worker_has_not_begun_moves_when_it_goes_out(state: str, bo
 
 
 @on_uvloop
+@pytest.mark.parametrize("body", [BODY, WHOLE], ids=["streamed", "whole"])
+async def test_what_waits_for_kv_of_a_lost_node_is_served_by_decode_alone(body: bytes) -> None:
+    async with cluster(Timeouts(kv_s=0.2), prefill_0=prefill_reply(), decode_0=silent()) as c:
+        asking = asyncio.create_task(c.router.ask(body))
+        await until(lambda: c.asked("decode_0") == [1])
+        c["decode_0"].script = GOOD if body is BODY else reply("{}")
+        c.say(prefill_0="lost")
+        assert (await asyncio.wait_for(asking, 20)).status_code == 200
+        assert c.asked("prefill_0", "decode_0") == [1, 2]
+        assert c["decode_0"].asked[1].body == body
+        assert await c.metric('dynctl_retries_total{leg="decode",reason="kv_lost"} 1.0')
+
+
+@on_uvloop
+async def test_an_answer_that_has_begun_needs_no_kv_of_a_lost_node() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunk(text_event("a")))
+        await go_on.wait()
+        writer.write(chunk(DONE) + b"0\r\n\r\n")
+
+    async with cluster(Timeouts(kv_s=0.2), prefill_0=prefill_reply(), decode_0=slow) as c:
+        began = asyncio.Event()
+        reading = asyncio.create_task(read_on(c, began))
+        await asyncio.wait_for(began.wait(), 20)
+        c["decode_0"].script = silent()
+        waiting = asyncio.create_task(c.router.ask(WHOLE))
+        await until(lambda: c.asked("decode_0") == [2])
+        c["decode_0"].script = reply("{}")
+        c.say(prefill_0="lost")
+        assert (await asyncio.wait_for(waiting, 20)).status_code == 200
+        go_on.set()
+        assert (await asyncio.wait_for(reading, 20)).endswith(DONE)
+        assert c.asked("decode_0") == [3]
+
+
+@on_uvloop
 async def test_a_worker_that_is_only_unhealthy_keeps_what_nobody_else_could_serve() -> None:
     finish = asyncio.Event()
 
