@@ -25,6 +25,9 @@ from dynctl.topology.schema import RoleSpec, Topology
 
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 SERVER = ("-m", SERVER_MODULE)
+INSIDE = __file__.removesuffix("vllm.py") + "inside"
+"""On PYTHONPATH where engines are guarded between nodes."""
+GUARD = "dynctl_guard.RequireKey"
 HEADLESS = (__file__.removesuffix("vllm.py") + "inside/vllm_headless.py",)
 KV_ROLES: Mapping[str, str] = {"prefill": "kv_producer", "decode": "kv_consumer"}
 CONNECTORS: Mapping[str, str] = {"pull": "NixlConnector", "push": "NixlPushConnector"}
@@ -157,6 +160,8 @@ def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineCo
     yield from ("--model", context.model, "--served-model-name", topology.served_name)
     if not seat.leader:
         yield from ("--host", seat.address, "--port", str(seat.ports["http"]))
+        if len(topology.nodes) > 1:
+            yield from ("--middleware", GUARD)
     yield from _meeting(seat)
     for flag, size in (("tensor", spec.tp), ("pipeline", spec.pp), ("data", spec.dp)):
         if size > 1:

@@ -90,11 +90,12 @@ def test_engines_answer_nobody_without_the_key(two: Site) -> None:
     ]
     body = {"model": "tiny", "prompt": "x", "max_tokens": 1}
 
-    def codes() -> list[int]:
-        return [httpx.post(f"{url}/v1/completions", json=body, trust_env=False).status_code for url in urls]
+    def codes(url: str) -> set[int]:
+        paths = ("/v1/completions", "/invocations", "/tokenize")
+        return {httpx.post(url + path, json=body, trust_env=False).status_code for path in paths}
 
     with two.clients() as threads:
-        assert threads.submit(codes).result() == [401, 401]
+        assert [threads.submit(codes, url).result() for url in urls] == [{401}, {401}]
 
 
 def test_down_all_ends_every_node(two: Site) -> None:

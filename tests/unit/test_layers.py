@@ -106,7 +106,8 @@ ROOMS = (
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")
 
 IN_ENGINE = {
-    *("dynctl.engines.tiny_model", "dynctl.engines.inside.vllm_headless", "dynctl.engines.weights_fetch"),
+    *("dynctl.engines.tiny_model", "dynctl.engines.inside.vllm_headless", "dynctl.engines.inside.dynctl_guard"),
+    "dynctl.engines.weights_fetch",
     *("dynctl.fabric.probe.agent", "dynctl.fabric.probe.agent_memory", "dynctl.fabric.probe.agent_ucx"),
 }
 """Scripts that the engine's interpreter runs: nothing of dynctl is there, and nothing of dynctl imports them."""

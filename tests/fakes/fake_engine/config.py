@@ -33,6 +33,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     push: bool
     lease_s: float
     api_key: str | None
+    guarded: bool
     side_host: str
     side_port: int
     cpu: bool
@@ -54,6 +55,7 @@ def parse(argv: list[str]) -> EngineConfig:
     parser.add_argument("--block-size", type=int, default=128)
     parser.add_argument("--max-model-len", type=int, default=None)
     parser.add_argument("--kv-cache-dtype", default="auto")
+    parser.add_argument("--middleware", action="append", default=[])
     parser.add_argument("--api-key", default=os.environ.get("VLLM_API_KEY"))
     parser.add_argument("--nnodes", type=int, default=1)
     parser.add_argument("--node-rank", type=int, default=0)
@@ -77,6 +79,7 @@ def parse(argv: list[str]) -> EngineConfig:
         push=transfer.get("kv_connector") == "NixlPushConnector",
         lease_s=float(extra.get("kv_lease_duration", 30)),
         api_key=flags.api_key,
+        guarded="dynctl_guard.RequireKey" in flags.middleware,
         side_host=os.environ.get("VLLM_NIXL_SIDE_CHANNEL_HOST", "localhost"),
         side_port=int(os.environ.get("VLLM_NIXL_SIDE_CHANNEL_PORT", "5600")),
         cpu=not os.environ.get("CUDA_VISIBLE_DEVICES"),

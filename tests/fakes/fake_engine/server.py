@@ -69,7 +69,10 @@ class Server:
             request.transport.write(b"\x00\x01 this is no HTTP \xff\r\n\r\n")
             request.transport.close()
         key = self._engine.config.api_key
-        if key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {key}":
+        asked = (
+            request.path not in ("/health", "/metrics") if self._engine.config.guarded else "/v1" in request.path[:3]
+        )
+        if key and asked and request.headers.get("Authorization") != f"Bearer {key}":
             return _json({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)

@@ -23,11 +23,25 @@ from dynctl.runtime.picture import Picture
     ],
 )
 def test_the_frontend_is_told_of_each_state(state: str, was_ready: bool, told: str) -> None:
-    spec = SimpleNamespace(id="decode-0", role="decode", probes=SimpleNamespace(url="http://h:1"))
+    (entry,) = picture(state, was_ready=was_ready).table({"decode-0"}).workers
+    assert (entry.state, entry.lost) == (told, False)
+
+
+@pytest.mark.parametrize(("node", "lost"), [("ready", False), ("missing", False), ("lost", True)])
+def test_the_frontend_is_told_of_a_worker_whose_node_is_lost(node: str, lost: bool) -> None:
+    others = SimpleNamespace(rows=lambda: {"b": SimpleNamespace(state=node)})
+    (entry,) = picture("unhealthy", was_ready=True, others=others).table(set()).workers
+    assert (entry.state, entry.lost) == ("unhealthy", lost)
+
+
+def picture(state: str, *, was_ready: bool, others: object = None) -> Picture:
+    """Of a run with one process, which is on node b."""
+    spec = SimpleNamespace(id="decode-0", role="decode", node="b", probes=SimpleNamespace(url="http://h:1"))
     plan = SimpleNamespace(workers=lambda: (spec,), own=lambda: (spec,))
     process = SimpleNamespace(id="decode-0", spec=spec, state=state)
     nothing = cast("Any", None)
-    picture = Picture(cast("Any", plan), nothing, {"decode-0": cast("Any", process)}, nothing, nothing)
-    picture.was_ready = was_ready
-    (entry,) = picture.table({"decode-0"}).workers
-    assert entry.state == told
+    made = Picture(
+        cast("Any", plan), nothing, {"decode-0": cast("Any", process)}, nothing, nothing, cast("Any", others)
+    )
+    made.was_ready = was_ready
+    return made
