@@ -89,13 +89,16 @@ class Client:
 
         Cancelling it closes the connection, so that the server stops working on the request.
         """
-        gatherer = Gatherer(asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        gatherer = Gatherer(loop.create_future())
         call = self.send(origin, method, target, headers, body, gatherer)
+        late = ClientError("timeout", f"no complete answer within {timeout_s:g} s") if timeout_s is not None else None
+        timer = loop.call_later(timeout_s or 0.0, call.fail, late) if late else None
         try:
-            return await asyncio.wait_for(gatherer.done, timeout_s)
-        except TimeoutError:
-            raise ClientError("timeout", f"no complete answer within {timeout_s:g} s") from None
+            return await gatherer.done
         finally:
+            if timer:
+                timer.cancel()
             call.abort()
 
     def dispatch(self, call: Call, *, fresh: bool = False) -> None:

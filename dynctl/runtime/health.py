@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
+import random
 import time
 import uuid
 from collections.abc import Callable
@@ -15,15 +17,15 @@ import psutil
 from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Response
 from dynctl.http.message import Headers
-from dynctl.http.origin import parse_origin
+from dynctl.http.origin import Origin, parse_origin
 from dynctl.plan.values import HealthRules
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.secret import ENGINE_VARIABLE
 
 CANARY_ID = "dynctl-canary-"
 """How the X-Request-Id of every canary begins."""
-MARGIN = 0.9
-"""The part of a period that an answer may take, so that two checks that overlap fit into two periods."""
+ANSWER_SHARE = 0.75
+"""The part of a period that an answer may take: asked once in a period, a stall shows well within two of them."""
 
 
 _OUT_OF = {os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)}
@@ -34,7 +36,7 @@ class CannotTell(Exception):
 
 
 class HealthCheck:
-    """Checks one process, twice in a period. The canary is left out while the frontend sees the process work.
+    """Checks one process once in a period. The canary is left out while the frontend sees the process work.
 
     `worked_at`: when the frontend last reported a request that it served (monotonic seconds). Nothing here goes through
     the frontend, so that no figure of it counts a canary. `apart`: why a worker does not have all its parts.
@@ -49,32 +51,51 @@ class HealthCheck:
         apart: Callable[[str], str | None] = lambda process: None,
     ) -> None:
         self._process, self._client, self._worked_at, self._apart = process, client, worked_at, apart
-        self._period_s, self._limit_s = rules.canary_s, rules.canary_s * MARGIN
-        self._asked_at = self._probed_at = 0.0
+        self._period_s, self._limit_s = rules.canary_s, rules.canary_s * ANSWER_SHARE
+        self._asked_at = self._probed_at = float("-inf")
 
-    async def sleep(self) -> None:
-        """Until the next check is due."""
-        await asyncio.sleep(self._period_s / 2)
+    @functools.cached_property
+    def _origin(self) -> Origin:
+        return parse_origin(self._process.spec.probes.url or "")
 
-    def restarted(self) -> None:
-        """A new process has just been proven: nothing is due."""
-        self._asked_at = self._probed_at = time.monotonic()
+    async def sleep(self, *, thorough: bool) -> None:
+        """Until the next check is due. `thorough`: it is not known to be well, so that it is soon."""
+        if thorough:
+            await asyncio.sleep(self._period_s / 2)
+            return
+        while (left_s := self._left_s()) > 0:  # noqa: ASYNC110 - traffic puts it off, and nothing tells of its end
+            await asyncio.sleep(left_s)
+
+    def proven(self) -> None:
+        """It has just shown that it serves: its checks are due within a period, not at the same time as others'.
+
+        They are half a period apart, so that both go over one connection, which servers close when it is idle.
+        """
+        chance = random.random() / 2  # noqa: S311 - no secret
+        self._probed_at = time.monotonic() - chance * self._period_s
+        self._asked_at = self._probed_at - self._period_s / 2
 
     async def look(self, *, thorough: bool) -> str | None:
         """What is wrong with it, in words; None when it is well. CannotTell. `thorough`: whatever was seen recently."""
         if problem := self._apart(self._process.id):
             return problem
-        now, near_s = time.monotonic(), self._period_s / 4
-        if thorough or now - self._probed_at > self._period_s - near_s:
+        now = time.monotonic()
+        if thorough or self._probed_at + self._period_s <= now:
             self._probed_at = now
             if problem := await self._probe():
                 return problem + self._stopped()
-        seen_s = now - self._worked_at(self._process.id)
-        if thorough or (seen_s > self._period_s / 2 and now - self._asked_at > self._period_s - near_s):
+        if thorough or self._canary_due() <= now:
             self._asked_at = now
             if problem := await self._canary():
                 return problem + self._stopped()
         return None
+
+    def _left_s(self) -> float:
+        return min(self._probed_at + self._period_s, self._canary_due()) - time.monotonic()
+
+    def _canary_due(self) -> float:
+        """Once in a period, as long as no traffic shows that it works."""
+        return max(self._asked_at + self._period_s, self._worked_at(self._process.id) + self._period_s / 2)
 
     async def _probe(self) -> str | None:
         probes = self._process.spec.probes
@@ -90,24 +111,25 @@ class HealthCheck:
         canary = self._process.spec.probes.canary
         if canary is None:
             return None
-        asked = asyncio.ensure_future(self._fetch("POST", canary.path, canary.body.encode()))
+        counted: list[asyncio.Task[float | None]] = []
+        # an engine that takes long over its canary may have a queue, where others come first: are their tokens made?
+        slow = asyncio.get_running_loop().call_later(
+            self._limit_s / 2, lambda: counted.append(asyncio.create_task(self._tokens(canary.tokens)))
+        )
         try:
-            before = await self._tokens_if_slow(asked, canary.tokens)
-            answer = await asked
+            answer = await self._fetch("POST", canary.path, canary.body.encode())
         except ClientError as error:
-            if error.kind == "timeout" and before is not None:
+            before = await counted[0] if error.kind == "timeout" and counted else None
+            if before is not None:
                 after = await self._tokens(canary.tokens)
                 if after is not None and after > before:
                     return None  # busy with others' tokens
             return f"no token: {error}"
         finally:
-            asked.cancel()
+            slow.cancel()
+            for task in counted:
+                task.cancel()
         return None if answer.status == 200 else f"no token: {canary.path} answers {answer.status}"
-
-    async def _tokens_if_slow(self, asked: asyncio.Future[Response], counter: str | None) -> float | None:
-        """Tokens so far of an engine that takes long over its canary: with a queue, others come first."""
-        await asyncio.wait({asked}, timeout=self._limit_s / 2)
-        return None if asked.done() else await self._tokens(counter)
 
     async def _tokens(self, counter: str | None) -> float | None:
         """The engine's count of tokens, over its ranks; None when it does not say."""
@@ -131,10 +153,9 @@ class HealthCheck:
             headers.append((b"authorization", f"Bearer {key}".encode()))
         if body:
             headers.append((b"content-type", b"application/json"))
-        origin = parse_origin(self._process.spec.probes.url or "")
         limit_s, started = limit_s or self._limit_s, time.monotonic()
         try:
-            return await self._client.fetch(origin, method, path.encode(), headers, body, timeout_s=limit_s)
+            return await self._client.fetch(self._origin, method, path.encode(), headers, body, timeout_s=limit_s)
         except ClientError as error:
             if error.message in _OUT_OF or time.monotonic() - started > 2 * limit_s:
                 raise CannotTell(error.message) from error

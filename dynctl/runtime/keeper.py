@@ -51,8 +51,9 @@ class Keeper:
             if self.process.exited.is_set():
                 self._exited()
             self._vital.watch(self.process)
+            self._health.proven()
             while True:
-                await self._health.sleep()
+                await self._health.sleep(thorough=self.process.state != "ready")
                 await self._look()
         finally:
             self.process.on_exit = lambda: None
@@ -122,7 +123,7 @@ class Keeper:
             self._events.add("error", f"{process.id}: {cause}", process=process.id)
             self.feed("broken", f"could not be started: {cause}", why=cause)
             return
-        self._health.restarted()
+        self._health.proven()
         self.feed("proven")
         self._vital.watch(process)
 

@@ -165,14 +165,6 @@ class Managed:
         """Kills it and what it left behind: engine children that would hold its device and ports; the survivors."""
         return ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
 
-    def measure(self) -> None:
-        """Refreshes the tree's resident memory."""
-        total = 0
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-        self.rss_bytes = total or None
-
     def last_lines(self) -> list[str]:
         """The last lines of its log, UCX's left out."""
         self.tail.poll()
@@ -190,8 +182,6 @@ class Managed:
     def status(self) -> ProcessStatus:
         """Its row of the status document."""
         spec = self.spec
-        if self.rss_bytes is None:
-            self.measure()
         return ProcessStatus(
             id=spec.id,
             role=spec.role,

@@ -27,6 +27,7 @@ class Observer:
         self._heard = False
         self._scraped = (-1, -1)
         self._worked: dict[str, float] = {}
+        self._told_of = -1
 
     def take(self, report: Report) -> list[RequestRecord]:
         """A report of the frontend; the users' requests in it."""
@@ -66,6 +67,14 @@ class Observer:
         prefills, decodes = self._of("prefill"), self._of("decode") or self._of("worker")
         movers = decodes if self._plan.transport.direction == "pull" else prefills
         return split(self._requests.recent(time.monotonic()), prefills or decodes, decodes, movers)
+
+    def news(self) -> dict[str, float | None] | None:
+        """The engines' part of the split; None while no request came since it was last told as of an empty window."""
+        total, empty = self._report.requests_total, not self._requests.recent(time.monotonic())
+        if empty and total == self._told_of:
+            return None
+        self._told_of = total if empty else -1
+        return self.ttft().window
 
     def busy(self, process_id: str) -> int:
         """Requests that the frontend has under way there, by its last report."""

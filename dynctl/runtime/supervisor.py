@@ -21,6 +21,7 @@ from dynctl.runtime.elsewhere import merged
 from dynctl.runtime.ending import Ending
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.memory import Memory
 from dynctl.runtime.messages import Done, Gone, Happened, Operation, Ready, StatusNow
 from dynctl.runtime.neighbours import Neighbours
 from dynctl.runtime.observer import SCRAPE_S, Observer
@@ -30,6 +31,7 @@ from dynctl.runtime.pairs import PairsProver, Prover
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.provers import HeadProver, MemberProver
 from dynctl.runtime.proving import Proving
+from dynctl.runtime.reading import Reading
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
 from dynctl.runtime.secret import engine_key, guarded
@@ -41,9 +43,7 @@ from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore, write_private
 from dynctl.telemetry.status import RunState, RunStatus
 
-TAIL_POLL_S = 0.1
 STATUS_S = 0.5
-MEASURE_S = 2.0
 FAILURE_GRACE_S = 10.0
 STOP_GRACE_S = 30.0
 
@@ -61,6 +61,7 @@ class Supervisor:
             key = engine_key(secret, self.plan.name)
             specs = guarded(specs, key, store)
         self.processes = {spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in specs}
+        self.memory = Memory(self.processes)
         self.serving = Serving(spec.id for spec in self.plan.processes)
         headers = {"authorization": f"Bearer {key}"} if key else None
         self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers)
@@ -89,7 +90,11 @@ class Supervisor:
         self.events.add("run.state", f"starting {self.plan.name}", state="starting")
         if self.plan.preflight:
             self.events.add("gate", self.plan.preflight)
-        chores = (self._follow_logs, self._show, self._measure, Rotating(self.store, self.events).run)
+        chores = (
+            Reading(self.processes, lambda: self.picture.was_ready).run,
+            self._show,
+            Rotating(self.store, self.events).run,
+        )
         housekeeping = [asyncio.create_task(tend(work)) for work in chores]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
@@ -114,6 +119,7 @@ class Supervisor:
 
     def status(self) -> RunStatus:
         """The status document."""
+        self.memory.look()
         return self.picture.status(self._state)
 
     def past_events(self) -> list[Event]:
@@ -254,30 +260,20 @@ class Supervisor:
 
     # housekeeping
 
-    async def _follow_logs(self) -> None:
-        while True:
-            for process in self.processes.values():
-                process.tail.poll()
-            await asyncio.sleep(TAIL_POLL_S if not self.picture.was_ready else STATUS_S)
-
     async def _show(self) -> None:
         scraped_at = 0.0
         while True:
             await asyncio.sleep(STATUS_S)
             self.refresh_state()
+            if self.neighbours:
+                self.memory.look()  # the other nodes are told of it
             if self.picture.was_ready and time.monotonic() - scraped_at >= SCRAPE_S:
                 scraped_at = time.monotonic()
                 await self.observer.scrape(self.http)
-                self.control.tell_frontends(WindowFigures(figures=self.observer.ttft().window))
+                if figures := self.observer.news():
+                    self.control.tell_frontends(WindowFigures(figures=figures))
             if self.control.watched:
                 self.control.tell_viewers(StatusNow(status=self.status()))
-
-    async def _measure(self) -> None:
-        while True:
-            for process in self.processes.values():
-                process.measure()
-                await asyncio.sleep(0)
-            await asyncio.sleep(MEASURE_S)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

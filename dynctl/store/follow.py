@@ -23,6 +23,7 @@ class Follower:
         self.rest = b""
         self._older = _identities(path)
         self._swap: int | None = None
+        self._seen: tuple[int, int, int] | None = None
         self.offset = 0
 
     def skip_to_end(self) -> None:
@@ -36,6 +37,9 @@ class Follower:
 
     def lines(self) -> Iterator[bytes]:
         """Complete lines since the last look, without their ends. A log that can't be read has nothing new."""
+        if (now := _stamp(self._path)) == self._seen:
+            return  # most looks at a quiet log end here
+        self._seen = None
         if self._swap is not None and self._swap != _inode(swap(self._path)):
             self._swap = None
         while (older := self._settled()) is not None:
@@ -49,6 +53,7 @@ class Follower:
                 continue
             yield from self._take(data)
             if len(data) < READ_BYTES:
+                self._seen = now
                 return
 
     def _settled(self) -> list[int] | None:
@@ -94,6 +99,15 @@ class Follower:
 def _identities(path: Path) -> list[int]:
     """Inodes of the rotated logs, the newest first."""
     return [found for older in generations(path) if (found := _inode(older)) is not None]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What is another after every write and every rotation."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _inode(path: Path) -> int | None:

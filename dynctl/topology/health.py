@@ -13,8 +13,8 @@ class Health(Section):
     canary_s: Seconds = Field(
         default=5.0,
         alias="canary",
-        description="How often each worker must prove that it still makes tokens; without an answer for as long it is "
-        "taken out of the frontend. Raise it where a single prompt takes longer to compute.",
+        description="How often each worker must prove that it still makes tokens; without an answer in three quarters "
+        "of it, it is taken out of the frontend. Raise it where a single prompt takes longer to compute.",
         examples=["5s"],
         json_schema_extra={"default": "5s"},
     )

@@ -14,9 +14,11 @@ from dynctl.engines.spec import Canary, Probes
 from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Response
 from dynctl.plan.values import HealthRules
-from dynctl.runtime.health import CANARY_ID, CannotTell, HealthCheck
+from dynctl.runtime import health
+from dynctl.runtime.health import ANSWER_SHARE, CANARY_ID, CannotTell, HealthCheck
 from dynctl.runtime.managed import Managed
 
+PERIOD_S = 0.2
 LATE = ClientError("timeout", "no complete answer within 0.01 s")
 
 
@@ -35,18 +37,21 @@ class Engine:
         if name == "metrics":
             return Response(200, [], f'up 1\ntokens_total{{engine="0"}} {answer.pop(0)}\n'.encode())
         if name == "completions" and isinstance(answer, ClientError):
-            await asyncio.sleep(0.01)  # longer than half of the limit: slow
+            await asyncio.sleep(PERIOD_S / 2)  # longer than half of the limit: slow
         if isinstance(answer, ClientError):
             raise answer
         return Response(answer, [], b"")
 
 
 def look(engine: Engine, *, thorough: bool = False, worked_at: float = float("-inf")) -> str | None:
+    return asyncio.run(check_of(engine, PERIOD_S, worked_at).look(thorough=thorough))
+
+
+def check_of(engine: Engine, canary_s: float, worked_at: float = float("-inf")) -> HealthCheck:
     probes = Probes(url="http://127.0.0.1:1", canary=Canary(path="/v1/completions", body="{}", tokens="tokens_total"))
     process = SimpleNamespace(id="decode-0", spec=SimpleNamespace(probes=probes, env={}), processes=list)
-    rules = HealthRules(canary_s=0.01)
-    check = HealthCheck(cast(Managed, process), cast(Client, engine), rules, lambda _: worked_at)
-    return asyncio.run(check.look(thorough=thorough))
+    rules = HealthRules(canary_s=canary_s)
+    return HealthCheck(cast(Managed, process), cast(Client, engine), rules, lambda _: worked_at)
 
 
 def test_a_token_and_a_good_answer_are_health() -> None:
@@ -84,3 +89,33 @@ def test_a_slow_canary_is_forgiven_while_other_tokens_are_made() -> None:
 def test_a_lack_of_file_descriptors_here_says_nothing_of_the_engine() -> None:
     with pytest.raises(CannotTell):
         look(Engine(health=ClientError("connect", os.strerror(errno.EMFILE))))
+
+
+@pytest.mark.parametrize("worked_s", [float("-inf"), -0.3, 0.0, 0.9, 3.4])
+def test_a_stall_shows_within_two_periods_whenever_it_begins(monkeypatch: pytest.MonkeyPatch, worked_s: float) -> None:
+    """The stall begins right after something good was seen. `worked_s`: when traffic was last seen, in periods."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(health.time, "monotonic", lambda: clock.now)
+
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    async def play() -> None:
+        engine = Engine()
+        check = check_of(engine, 1.0, clock.now + worked_s)
+        check.proven()
+        good = dict.fromkeys(("health", "completions"), clock.now)
+        while clock.now < 1010.0:
+            monkeypatch.setattr(health.asyncio, "sleep", sleep)
+            await check.sleep(thorough=False)
+            monkeypatch.undo()
+            monkeypatch.setattr(health.time, "monotonic", lambda: clock.now)
+            engine.asked.clear()
+            assert await check.look(thorough=False) is None
+            assert engine.asked, "it woke up for nothing"
+            for asked in engine.asked:
+                seen = max(good[asked], 1000.0 + worked_s if asked == "completions" else 0.0)
+                assert clock.now - seen + ANSWER_SHARE < 2.0
+                good[asked] = clock.now
+
+    asyncio.run(play())

@@ -44,3 +44,13 @@ async def test_idle_engines_are_left_alone() -> None:
             await observer.scrape(http)
     workers = 2
     assert counter["scrapes"] <= 2 * workers
+
+
+async def test_figures_are_told_while_there_are_requests_and_once_after_them() -> None:
+    observer = Observer(made())
+    assert observer.news() is not None
+    assert observer.news() is None, "nothing is new"
+    record = RequestRecord(id="a", at=0, path="/v1/completions", mode="disaggregated", status=200, streamed=True)
+    observer.take(Report(requests=(record,), requests_total=1))
+    assert observer.news() is not None
+    assert observer.news() is not None, "engines count late"
