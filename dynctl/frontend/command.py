@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import signal
@@ -123,6 +124,9 @@ class Frontend:
         await stop.wait()
         log(f"frontend stopping: {self._app.metrics.in_flight} requests under way")
         stop.clear()
+        self._outbox.leaving = True
+        if self._link is not None:
+            await self._link.flush()
         complete = await self._drain(stop, drain_timeout_s)
         if self._link is not None:
             await self._link.flush()
@@ -173,9 +177,10 @@ class Frontend:
 
 
 def log(line: str) -> None:
-    """One line on stdout, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """One line on stdout, at once. A full disk costs the line."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def _loopback(host: str) -> bool:

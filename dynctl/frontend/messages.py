@@ -74,12 +74,13 @@ class WindowFigures(msgspec.Struct, frozen=True, kw_only=True, tag="window", tag
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field="op"):
     """Requests finished since the last report, and the frontend's own view of its health and load.
 
-    `busy`: requests under way by worker, of those that have any.
+    `busy`: requests under way by worker, of those that have any. `leaving`: it drains, and takes nothing new.
     """
 
     requests: tuple[RequestRecord, ...] = ()
     in_flight: int = 0
     busy: dict[str, int] = {}
+    leaving: bool = False
     requests_total: int = 0
     errors_total: int = 0
     health: Literal["ok", "degraded", "down"] = "ok"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from dynctl.frontend.busy import Busy
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.frontend.metrics import Metrics
@@ -22,6 +24,7 @@ class Outbox:
         self._busy = busy
         self._records: deque[RequestRecord] = deque(maxlen=_MAX_RECORDS)
         self._last: Report | None = None
+        self.leaving = False
 
     def add(self, record: RequestRecord) -> None:
         """A request finished."""
@@ -33,6 +36,7 @@ class Outbox:
         totals = Report(
             in_flight=self._metrics.in_flight,
             busy=self._busy.counts(),
+            leaving=self.leaving,
             requests_total=self._metrics.requests_total,
             errors_total=self._metrics.errors_total,
             health=health.status,
@@ -42,15 +46,7 @@ class Outbox:
             return None
         self._last = totals
         requests = tuple(self._records.popleft() for _ in range(min(len(self._records), _MAX_RECORDS_PER_REPORT)))
-        return Report(
-            requests=requests,
-            in_flight=totals.in_flight,
-            busy=totals.busy,
-            requests_total=totals.requests_total,
-            errors_total=totals.errors_total,
-            health=totals.health,
-            reason=totals.reason,
-        )
+        return msgspec.structs.replace(totals, requests=requests)
 
     def put_back(self, report: Report) -> None:
         """A report did not get through: its requests go out with the next one."""

@@ -19,6 +19,8 @@ from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.elsewhere import merged
 from dynctl.runtime.ending import Ending
+from dynctl.runtime.kept import Kept
+from dynctl.runtime.leaving import drains
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.memory import Memory
@@ -94,6 +96,7 @@ class Supervisor:
             Reading(self.processes, lambda: self.picture.was_ready).run,
             self._show,
             Rotating(self.store, self.events).run,
+            Kept(self.store, self.events).run,
         )
         housekeeping = [asyncio.create_task(tend(work)) for work in chores]
         serving = asyncio.create_task(self._serve())
@@ -153,6 +156,8 @@ class Supervisor:
     def frontend_reported(self, report: Report) -> None:
         """Records users' requests, and a change of what the frontend says of its health."""
         before = self.observer.frontend().health
+        if report.leaving and not self.stopping:
+            drains(self.bringup.keepers["frontend"], STOP_GRACE_S)
         for record in self.observer.take(report):
             if self.control.watched:
                 # request events go to viewers that asked; they are too many to be kept

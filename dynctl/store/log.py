@@ -64,6 +64,14 @@ class EventLog:
             listener(event)
         return event
 
+    def reopen(self) -> None:
+        """Where the file on disk is gone, begins it anew with the events in memory. OSError."""
+        if self._path.exists():
+            return
+        self._file.close()
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        self._written = self._file.write(b"".join(msgspec.json.encode(event) + b"\n" for event in self.recent))
+
     def close(self) -> None:
         """Closes the file on disk."""
         self._file.close()

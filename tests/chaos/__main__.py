@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,14 +35,15 @@ UP_S = 12.0
 def main() -> int:
     """Plays the rows; 0 when all are as expected."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the deployment is ended, too
     rows: list[dict[str, object]] = []
     print(table.heads(), flush=True)
     with tempfile.TemporaryDirectory(prefix="dynctl-chaos-") as directory:
         for seen in _play_all(options, Path(directory)):
             rows.append(seen.document())
             print(table.line(rows[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"schema": 1, "seed": options.seed, "rows": rows}, indent=1) + "\n")
+            if options.json:  # row by row: what was seen is not lost with what comes after
+                options.json.write_text(json.dumps({"schema": 1, "seed": options.seed, "rows": rows}, indent=1) + "\n")
     bad = [row for row in rows if not row["ok"]]
     print(f"\n{len(rows)} rows, {len(bad)} not as expected", file=sys.stderr)
     for row in bad:
@@ -77,7 +79,10 @@ def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
         try:
             yield World(home, fake=fake, deadline_s=deadline_s)
         finally:
-            home.close()
+            try:
+                home.close()
+            except AssertionError as error:
+                print(f"left after `down`: {str(error)[:500]}", file=sys.stderr)
 
     chosen = [fault for fault in matrix(options.stop) if fake or fault.real]
     chosen += at_random(options.seed, options.random) if fake else []

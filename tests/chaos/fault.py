@@ -11,9 +11,8 @@ from tests.chaos.world import World
 
 Lost = Literal["none", "begun", "any"]
 """Which requests may fail: none; those that had their first token, each with a clean error; any, each cleanly."""
-End = Literal["heals", "ends", "again", "adopted", "orphaned"]
-"""heals by itself; the run ends, orderly; is dead, and `up NAME` starts it again; `up NAME` adopts it unchanged; serves
-on, but nobody knows it by name any more, and `down --orphans` ends it."""
+End = Literal["heals", "ends", "again", "adopted"]
+"""heals by itself; the run ends, orderly; is dead, and `up NAME` starts it again; `up NAME` adopts it unchanged."""
 ORDER: tuple[Lost, ...] = ("none", "begun", "any")
 
 
@@ -28,15 +27,22 @@ class Fault:
     mend: Callable[[World], None] | None = None
     hold_s: float = 0.0
     notice_ms: float | None = None
+    notice_periods: int | None = None
+    """As notice_ms, in canary periods."""
     end: End = "heals"
     real: bool = False
     """Also done to real engines."""
     skip: Callable[[], str | None] = lambda: None
 
-    def expected(self) -> str:
+    def limit_ms(self, canary_s: float) -> float | None:
+        """Within which it must be noticed."""
+        return self.notice_periods * canary_s * 1000 if self.notice_periods else self.notice_ms
+
+    def expected(self, canary_s: float) -> str:
         """In words."""
+        limit_ms = self.limit_ms(canary_s)
         lost = {"none": "0 failed", "begun": "only begun fail, cleanly", "any": "failures clean"}[self.lost]
-        noticed = f", seen in {self.notice_ms:g} ms" if self.notice_ms else ""
+        noticed = f", seen in {limit_ms:g} ms" if limit_ms else ""
         return f"{lost}{noticed}, {self.end}"
 
 

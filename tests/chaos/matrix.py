@@ -8,10 +8,10 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 from tests.chaos import harm
 from tests.chaos.fault import ORDER, End, Fault, Lost
-from tests.chaos.world import CANARY_S, STALL_S
+from tests.chaos.world import STALL_S
 
 DEAD_MS = 100.0
-STALLED_MS = 2 * CANARY_S * 1000
+STALLED_PERIODS = 2
 WORKERS: tuple[tuple[str, Lost], ...] = (("prefill-0", "none"), ("decode-0", "begun"))
 MEMBERS: tuple[tuple[str, Lost], ...] = (
     *WORKERS, ("prefill-0.core", "none"), ("decode-0.core", "begun"), ("frontend", "any"),
@@ -31,7 +31,7 @@ def _signals(stop_s: float) -> list[Fault]:
             harm.send(number, target),
             lost,
             notice_ms=DEAD_MS,
-            real=number == SIGKILL,
+            real=True,
         )
         for target, lost in MEMBERS
         for number in (SIGKILL, SIGTERM)
@@ -42,8 +42,9 @@ def _signals(stop_s: float) -> list[Fault]:
 def _stopped(target: str, lost: Lost, stop_s: float) -> Fault:
     stop = harm.Stop(target)
     name = f"{target} SIGSTOP {stop_s:g} s"
-    real = target == "prefill-0"
-    return Fault(name, target, stop.stop, lost, mend=stop.go_on, hold_s=stop_s, notice_ms=STALLED_MS, real=real)
+    return Fault(
+        name, target, stop.stop, lost, mend=stop.go_on, hold_s=stop_s, notice_periods=STALLED_PERIODS, real=True
+    )
 
 
 def _whole_run(stop_s: float) -> list[Fault]:
@@ -55,12 +56,13 @@ def _whole_run(stop_s: float) -> list[Fault]:
         Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS),
         Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS),
         Fault("supervisor SIGSTOP", "supervisor", harm.send(SIGSTOP, "supervisor"), "none",
-              mend=harm.send_all(SIGCONT), hold_s=stop_s),
-        Fault("all SIGSTOP", "all", harm.send_all(SIGSTOP), "any", mend=harm.send_all(SIGCONT), hold_s=stop_s),
+              mend=harm.send_all(SIGCONT), hold_s=stop_s, real=True),
+        Fault("all SIGSTOP", "all", harm.send_all(SIGSTOP), "any", mend=harm.send_all(SIGCONT), hold_s=stop_s,
+              real=True),
         Fault("supervisor SIGKILL", "supervisor", harm.send(SIGKILL, "supervisor"), "none", end="adopted", real=True),
-        Fault("supervisor SIGTERM", "supervisor", harm.send(SIGTERM, "supervisor"), "any", end=down),
+        Fault("supervisor SIGTERM", "supervisor", harm.send(SIGTERM, "supervisor"), "any", end=down, real=True),
         Fault("supervisor SIGHUP", "supervisor", harm.send(signal.SIGHUP, "supervisor"), "none"),
-        Fault("all SIGTERM", "all", harm.send_all(SIGTERM), "any", end=down),
+        Fault("all SIGTERM", "all", harm.send_all(SIGTERM), "any", end=down, real=True),
         Fault("all SIGKILL", "all", harm.send_all(SIGKILL), "any", end="again", real=True),
     ]  # fmt: skip
 
@@ -76,11 +78,11 @@ def _engines() -> list[Fault]:
                   notice_ms=DEAD_MS, **late),
             Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost),
             Fault(f"{target} hangs after ready", target, harm.tell(target, stuck=True), lost,
-                  notice_ms=STALLED_MS, mend=harm.well, hold_s=STALL_S + 1),
+                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),
             Fault(f"{target} 10x slower", target,
                   harm.tell(target, token_delay_ms=80, prefill_delay_ms=200), "none", mend=harm.well, hold_s=4.0),
             Fault(f"{target} garbage on its port", target, harm.tell(target, garbage=True), lost,
-                  notice_ms=STALLED_MS, mend=harm.well, hold_s=STALL_S + 1),
+                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),
             Fault(f"{target} port stolen", target, harm.steal_port(target, 4.0), lost),
         ]  # fmt: skip
     return rows
@@ -99,7 +101,7 @@ def _files() -> list[Fault]:
         Fault("events.jsonl half written", "events.jsonl", harm.truncate("events.jsonl", 0.7), "none"),
         Fault("run.json truncated, run killed", "run.json",
               harm.then(harm.truncate("run.json", 0.5), harm.send_all(SIGKILL)), "any", end="ends"),
-        Fault("run directory removed", "run directory", harm.remove_run_directory, "none", end="orphaned"),
+        Fault("run directory removed", "run directory", harm.remove_run_directory, "none"),
     ]  # fmt: skip
 
 

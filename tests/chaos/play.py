@@ -9,13 +9,12 @@ from tests.chaos.load import SERVED, Load
 from tests.chaos.world import World, wait_for
 
 NOTICE_TIMEOUT_S = 15.0
-HEAL_TIMEOUT_S = 60.0
 AFTER_S = 1.0
 
 
 def play(world: World, fault: Fault) -> tuple[Seen, bool]:
     """What was seen, and whether the deployment is whole and may take the next fault."""
-    seen = Seen(fault.name, fault.expected())
+    seen = Seen(fault.name, fault.expected(world.canary_s))
     if skip := fault.skip():
         seen.skipped = skip
         return seen, True
@@ -42,13 +41,14 @@ def play(world: World, fault: Fault) -> tuple[Seen, bool]:
 
 
 def _notice(world: World, fault: Fault, seen: Seen, since: float) -> None:
-    if fault.notice_ms is None:
+    limit_ms = fault.limit_ms(world.canary_s)
+    if limit_ms is None:
         return
     if not wait_for(lambda: world.noticed_at(fault.target, since) is not None, NOTICE_TIMEOUT_S):
         seen.problems.append(f"not noticed within {NOTICE_TIMEOUT_S:g} s")
         return
     seen.detection_ms = round(((world.noticed_at(fault.target, since) or since) - since) * 1000, 1)
-    if seen.detection_ms > fault.notice_ms:
+    if seen.detection_ms > limit_ms:
         seen.problems.append(f"noticed after {seen.detection_ms:g} ms")
 
 
@@ -57,9 +57,7 @@ def _end(world: World, fault: Fault, seen: Seen, load: Load, began: float) -> bo
         return _await_whole(world, seen, load, began)
     if fault.end == "adopted":
         return _adopt(world, seen, load, began)
-    if fault.end == "orphaned":
-        return _forget(world, seen, load)
-    if not world.ended():
+    if not world.ended(world.heal_s):
         seen.orphans = len(world.home.processes())
         seen.problems.append(f"{seen.orphans} processes left")
         return False
@@ -72,10 +70,10 @@ def _end(world: World, fault: Fault, seen: Seen, load: Load, began: float) -> bo
 
 
 def _await_whole(world: World, seen: Seen, load: Load, began: float) -> bool:
-    if not wait_for(world.whole, HEAL_TIMEOUT_S):
+    if not wait_for(world.whole, world.heal_s):
         status = world.status()
         states = {p.id: p.state for p in status.processes if p.state != "ready"} if status else "no supervisor"
-        seen.problems.append(f"not whole after {HEAL_TIMEOUT_S:g} s: {states}")
+        seen.problems.append(f"not whole after {world.heal_s:g} s: {states}")
         return False
     seen.recovery_s = round(time.monotonic() - began, 1)
     served = load.tally.kinds[SERVED]
@@ -105,15 +103,3 @@ def _adopt(world: World, seen: Seen, load: Load, began: float) -> bool:
     if whole and not workers <= {p.pid for p in world.home.processes()}:
         seen.problems.append("adoption restarted a healthy worker")
     return whole
-
-
-def _forget(world: World, seen: Seen, load: Load) -> bool:
-    served = load.tally.kinds[SERVED]
-    if not wait_for(lambda: load.tally.kinds[SERVED] >= served + world.clients, 30):
-        seen.problems.append("nothing is served afterwards")
-    load.stop()
-    done = world.home.run("down", "--orphans")
-    if "Traceback" in done.err or not world.ended(5.0):
-        seen.problems.append(f"`down --orphans` exits {done.code}: {done.err.strip()[:200]}")
-    seen.orphans = len(world.home.processes())
-    return False

@@ -21,6 +21,10 @@ from tests.integration.run_harness import Home, T, until
 
 CANARY_S = 1.0
 STALL_S = 4.0
+REAL_CANARY_S = 5.0
+"""The default: on a machine with few cores a real engine's answers take long."""
+HANGS_S = 15.0
+"""A fake engine that shows no progress for so long hangs in its start."""
 TOKENS = 24
 TOKEN_MS = 8
 RULE = {"max": 20, "backoff": "200ms", "cap": "1s"}
@@ -31,6 +35,8 @@ class World:
 
     def __init__(self, home: Home, *, fake: bool, deadline_s: float, clients: int = 4) -> None:
         self.home, self.fake, self.deadline_s, self.clients = home, fake, deadline_s, clients
+        self.canary_s = CANARY_S if fake else REAL_CANARY_S
+        self.heal_s = 60.0 if fake else 300.0
         self._prompts: list[tuple[str, str]] = []
         self._knobs: dict[str, Any] = {"token_delay_ms": TOKEN_MS}
         self.home.control(**self._knobs)
@@ -38,10 +44,10 @@ class World:
     def topology(self, changes: T | None = None) -> T:
         """What is changed of the harness's usual topology."""
         role: T = {"workers": 2, "restart": RULE}
-        health = {"health": {"canary": f"{CANARY_S:g}s", "stall": f"{STALL_S:g}s"}}
+        quick = {"health": {"canary": f"{CANARY_S:g}s", "stall": f"{STALL_S:g}s"}, "ready": {"stall": f"{HANGS_S:g}s"}}
         return {
             "roles": {"prefill": role, "decode": dict(role)},
-            **(health if self.fake else {}),
+            **(quick if self.fake else {}),
             **({} if self.fake else {"model": "builtin:tiny"}),
             **(changes or {}),
         }

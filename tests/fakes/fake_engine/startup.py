@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -53,9 +54,10 @@ _TRANSFER_PHASES = {"nixl", "register"}
 
 
 def say(line: str) -> None:
-    """One line of the engine's log, at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """One line of the engine's log, at once. A full disk costs the line: Python's logging passes over it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def die(message: str, code: int) -> NoReturn:

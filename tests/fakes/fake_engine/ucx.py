@@ -7,6 +7,7 @@ second remote engine of the same kind brings no line at all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -154,8 +155,9 @@ class UcxLog:
         line = f"[{now or time.time():.6f}] [{self._host}:{self._pid:<5}:{thread}] {text}\n".encode()
         target = os.environ.get("UCX_LOG_FILE", "")
         if target in ("", "stdout", "stderr"):
-            (sys.stderr if target == "stderr" else sys.stdout).flush()
-            os.write(2 if target == "stderr" else 1, line)
+            with contextlib.suppress(OSError):  # UCX does not look whether its line could be written
+                (sys.stderr if target == "stderr" else sys.stdout).flush()
+                os.write(2 if target == "stderr" else 1, line)
             return
         file = Path(target.replace("%p", str(self._pid)).replace("%h", self._host))
         with file.open("ab") as out:
