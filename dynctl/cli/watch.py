@@ -121,13 +121,15 @@ class Watch:
     def _farewell(self, status: RunStatus) -> None:
         """Detached and ready: how to reach it, how to look at it, how to end it."""
         name, url = self._plan.name, self._plan.frontend_url
-        if self._options.sample:
+        front = self._plan.process("frontend").node
+        here = front == self._plan.node or not self._plan.nodes
+        if self._options.sample and here:
             from dynctl.cli.sample import show_sample
 
             show_sample(self._plan, status, no_color=self._options.no_color)
         verdict = f", KV over {status.transport.verdict}" if status.transport.pairs else ""
         for line in (
-            f"{name} is ready at {url}/v1{verdict}",
+            f"{name} is ready at {url}/v1{'' if here else f' on node {front}'}{verdict}",
             f"  look  dynctl status {name}    dynctl logs {name} -f",
             f"  end   dynctl down {name}",
         ):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dynctl.errors import DynctlError, RuntimeFailure, TransportError, UsageError
+from dynctl.errors import DynctlError, ReadyTimeout, RuntimeFailure, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
 from dynctl.fabric.peer.handshake import Hello, Purpose, Side, it_said
 from dynctl.nodes.failed import Failed
@@ -92,6 +92,37 @@ def _one_sided_rdma(plan: Plan, meet: Meet) -> DynctlError | None:
     except TransportError as error:
         return OneSided(error.cause, where=error.where, why=error.why, fix=error.fix)
     return None
+
+
+def not_ready(
+    error: ReadyTimeout,
+    away: Mapping[str, str],
+    unreached: Mapping[str, str],
+    busy: Mapping[str, str | None],
+    *,
+    serves: bool,
+) -> ReadyTimeout:
+    """A node's timeout, told by what the others lack. `away`: why a node takes no part, `busy`: what it still does.
+
+    `unreached`: why a process that serves there does not serve here. `serves`: this node's own part does, so that
+    neither its phases nor its logs tell anything.
+    """
+    lacks = [*away.values(), *unreached.values()]
+    doing = [f"node {node}: {reason}" for node, reason in busy.items() if reason]
+    if not lacks:
+        return ReadyTimeout(
+            error.cause, where=error.where, why=[*error.why, *doing], fix=error.fix, tail=() if doing else error.tail
+        )
+    fix = "let the nodes reach each other on the ports that `dynctl plan` names (firewall)"
+    if away:
+        fix = f"`dynctl up FILE --node NAME` on each node within ready.timeout; {fix}"
+    return ReadyTimeout(
+        f"{error.cause}: {'; '.join(lacks)}",
+        where=error.where,
+        why=doing if serves else [*error.why, *doing],
+        fix=fix,
+        tail=() if serves else error.tail,
+    )
 
 
 def differences(own: Mapping[str, str], theirs: Mapping[str, str], who: str) -> tuple[str, ...]:

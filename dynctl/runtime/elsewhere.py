@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -57,7 +58,10 @@ class Elsewhere:
         """Its row: as last heard, less what is known better here."""
         row = self._heard()
         if self.peer.met and not self.peer.alive():
-            return msgspec.structs.replace(row, state="unhealthy", phase=self.peer.why_not(), phase_since=None)
+            since = time.time() - (self.peer.age_s() or 0.0)
+            return msgspec.structs.replace(
+                row, state="unhealthy", since=since, phase=self.peer.why_not(), phase_since=None
+            )
         if not (self._judged and self.incarnation):
             return row
         if self.proven == self.incarnation:

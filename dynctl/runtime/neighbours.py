@@ -17,7 +17,7 @@ from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import AskEnd, HeadWord, Report
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
-from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early
+from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early, not_ready
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.gates import POLL_S
@@ -30,8 +30,10 @@ from dynctl.store.log import EventLog
 from dynctl.store.run import RunRecord
 from dynctl.telemetry.status import NodeStatus, RunState
 
-REACH_FAILURES = 10
-"""So many tries in a row make it worth saying that a worker can't be reached from here."""
+UNREACHED_S = 5.0
+"""After so long it is worth saying that a worker can't be reached from here."""
+MOST_WARNED = 10
+"""So many different faults of others are told."""
 LAST_WORD_S = 15.0
 
 
@@ -125,11 +127,11 @@ class Neighbours:
 
     def explain(self, error: ReadyTimeout) -> ReadyTimeout:
         """The timeout, with what is missing of the other nodes."""
-        away = self.away()
-        if not away:
-            return error
-        cause = f"{error.cause}: {'; '.join(away)}"
-        return ReadyTimeout(cause, where=error.where, why=[*away, *error.why], fix=error.fix, tail=error.tail)
+        away = {peer.name: why for peer in self.peers.values() if (why := peer.why_not())}
+        unreached = {name: why for name, why in self._unreached().items() if self.elsewhere[name].peer.name not in away}
+        busy = {peer.name: peer.report.reason for peer in self.peers.values() if peer.report and peer.alive()}
+        serves = all(process in self._run.serving for process in self._run.processes)
+        return not_ready(error, away, unreached, busy, serves=serves)
 
     # what the links ask
 
@@ -140,7 +142,8 @@ class Neighbours:
         return Report(
             now=time.time(),
             state=run.run_state,
-            reason=run.picture.own_reason(run.run_state),
+            reason=", ".join(filter(None, (run.picture.own_reason(run.run_state), *self._unreached().values())))
+            or None,
             processes=tuple(process.status() for process in run.processes.values()),
             serving=serving,
             epochs=run.spans.epochs(),
@@ -172,7 +175,7 @@ class Neighbours:
         """Ends this node if it is not ready yet and the fault may be its own; else it is said, once."""
         if isinstance(error, (UsageError, OneSided)) and not self._run.picture.was_ready:
             self._trouble.put_nowait(error)
-        elif error.cause not in self._warned and len(self._warned) < REACH_FAILURES:
+        elif error.cause not in self._warned and len(self._warned) < MOST_WARNED:
             self._warned.add(error.cause)
             why = ", ".join([*([error.where] if error.where else []), *error.why])
             self._run.events.add("warning", error.cause, why=why or None)
@@ -225,6 +228,9 @@ class Neighbours:
         peer = self.peers.get(self._head_node)
         return peer.report if peer and peer.alive() else None
 
+    def _unreached(self) -> dict[str, str]:
+        return {p.id: f"{p.id} is {p.unreached}" for p in self.elsewhere.values() if p.unreached}
+
     def _own_word(self) -> HeadWord:
         picture = self._run.picture
         return picture.word(
@@ -269,7 +275,7 @@ class Neighbours:
 
     async def _reach(self, process: Elsewhere) -> None:
         """It serves, once it can be reached from the frontend's node, too."""
-        probes, failures = process.spec.probes, 0
+        probes, begin = process.spec.probes, time.monotonic()
         while probes.url and probes.health:
             try:
                 if (await self._run.http.get(probes.url + probes.health)).status_code == 200:
@@ -277,8 +283,7 @@ class Neighbours:
                 why = "does not answer 200"
             except httpx.HTTPError as error:
                 why = type(error).__name__
-            failures += 1
-            if failures == REACH_FAILURES:
+            if not process.unreached and time.monotonic() - begin >= UNREACHED_S:
                 process.unreached = f"not reached from {self._plan.node} ({why})"
                 node = process.peer.name
                 self._run.events.add(
