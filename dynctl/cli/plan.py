@@ -13,7 +13,9 @@ from dynctl.cli import choose
 from dynctl.plan.values import CLASS_ORDER, Plan
 
 if TYPE_CHECKING:
+    from dynctl.errors import HostError
     from dynctl.hardware.values import Hardware
+    from dynctl.topology.schema import Topology
 
 
 def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -> int:
@@ -22,7 +24,7 @@ def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -
         topology = choose.topology(file, sets)
         print(f"{topology.name}: valid", file=sys.stderr)  # noqa: T201
         return 0
-    made = _plan(file, sets, hardware)
+    made, _ = _plan(file, sets, hardware)
     pairs = [pair.path for pair in made.transport.pairs]
     path = f", KV over {max(pairs, key=CLASS_ORDER.index)}" if pairs else ""
     gpus = len({gpu for process in made.processes for gpu in process.gpus})
@@ -52,36 +54,48 @@ def plan(
     node: str | None = None,
 ) -> int:
     """What `up` would do, here or on the machine that `hardware` describes; `explain`: and why it sits there."""
-    made = _plan(file, sets, hardware, node)
+    made, here = _plan(file, sets, hardware, node)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
     from dynctl.ui.plan import plan_text
 
-    print(plan_text(made, shutil.get_terminal_size().columns, explain=explain))  # noqa: T201
+    print(plan_text(made, shutil.get_terminal_size().columns, explain=explain, here=here))  # noqa: T201
     return 0
 
 
-def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> Plan:
-    """The plan without its secrets. A host that is none of a topology's nodes sees it as the frontend's node does."""
-    from dynctl.errors import HostError
+def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> tuple[Plan, bool]:
+    """The plan without its secrets, and whether it is this host's own.
+
+    A host that is none of a topology's nodes sees the plan of `asked`, or of the frontend's node, by its snapshot.
+    """
     from dynctl.plan import redact
     from dynctl.plan.resolve import resolve
     from dynctl.preflight.gather import gather
-    from dynctl.preflight.this_node import find_node
+    from dynctl.preflight.this_node import NotHere, find_node
 
     machine = _machine(hardware)
     topology = choose.topology(file, sets, machine)
+    here = machine is None
     try:
         node = find_node(topology, asked)
-    except HostError:
-        node = asked or topology.frontend_node or ""
-        snapshot = topology.nodes[node].hardware
-        if machine is None and snapshot is None:
-            raise
-        machine = machine or _machine(Path(snapshot or ""))
+    except NotHere as error:
+        node, here = asked or topology.frontend_node or "", False
+        machine = machine or _snapshot(topology, node, error)
     made, _ = redact.split(resolve(topology, gather(topology, machine, node)))
-    return made
+    return made, here
+
+
+def _snapshot(topology: Topology, node: str, error: HostError) -> Hardware | None:
+    """The hardware of a node that is elsewhere; the error, with what is missing, where the file names none."""
+    named = topology.nodes[node].hardware
+    if named is None:
+        error.fix = (
+            f"plan it there; or here with a snapshot of it: `dynctl hardware --json` there, "
+            f"then `nodes.{node}.hardware` or `--hardware FILE`"
+        )
+        raise error
+    return _machine(Path(named))
 
 
 def _machine(file: Path | None) -> Hardware | None:

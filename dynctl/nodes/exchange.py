@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from dynctl.errors import DynctlError, HostError, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
 from dynctl.fabric.peer.link import GREETING_S, Link, greet
 from dynctl.fabric.peer.messages import Trouble
-from dynctl.nodes.messages import Answer, Ask, AskEnd, FromPeer, Meet, Report
+from dynctl.nodes.messages import Answer, Ask, AskEnd, FromPeer, Meet, Report, Unproven
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
 from dynctl.nodes.words import NodePurpose, OneSided, disagreement
@@ -30,8 +31,8 @@ CONNECT_S = 3.0
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 2.0
 ANSWER_S = 10.0
-MOST_STRANGERS = 64
-"""Connections that may be greeted at the same time."""
+MOST_GREETED = 64
+"""Connections of one node that may be greeted at the same time, and of all strangers together: these shut out none."""
 
 
 class Desk(Protocol):
@@ -52,6 +53,9 @@ class Desk(Protocol):
     def asked_to_end(self, peer: Peer, message: AskEnd) -> None:
         """Another node asks for this one's end."""
 
+    def unproven(self, peer: Peer, message: Unproven) -> None:
+        """Another node could not prove a process of this one."""
+
 
 class Exchange:
     """All links. `peers` by name, in the file's order."""
@@ -67,7 +71,7 @@ class Exchange:
         self.peers = {node.name: Peer(node) for node in plan.nodes if node is not self._own}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._greeting = 0
+        self._greeting: Counter[str | None] = Counter()
         self._asked: dict[int, asyncio.Future[LogSeen]] = {}
         self._questions = 0
         self._told: Report | None = None
@@ -104,6 +108,12 @@ class Exchange:
             if peer.link:
                 peer.link.send(message)
         return asked
+
+    def tell_unproven(self, node: str, message: Unproven) -> None:
+        """Tells a node, where it can be reached, that a process of its own could not be proven."""
+        link = self.peers[node].link
+        if link:
+            link.send(message)
 
     async def ask_seen(self, node: str, process: str) -> LogSeen:
         """What the log of a process on another node told. Nothing, where the node does not answer."""
@@ -144,8 +154,10 @@ class Exchange:
                     )
             except TimeoutError:
                 peer.trouble = f"no answer from {where} within {CONNECT_S:g} s: is the port open in its firewall?"
+            except ConnectionRefusedError:
+                peer.trouble = f"nothing listens at {where}"
             except OSError as error:
-                peer.trouble = f"nothing listens at {where} ({error.strerror or error})"
+                peer.trouble = f"{where} can't be reached: {error.strerror or error}"
             else:
                 with contextlib.suppress(OSError, TransportError):
                     if await self._over(reader, writer, peer):
@@ -165,16 +177,17 @@ class Exchange:
         return await self._talk(link, peer)
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._greeting >= MOST_STRANGERS:
+        address = (writer.get_extra_info("peername") or ("",))[0]
+        caller = next((peer for peer in self.peers.values() if peer.node.address == address), None)
+        who = caller.name if caller else None
+        if self._greeting[who] >= MOST_GREETED:
             writer.transport.abort()
             return
         task = asyncio.current_task()
         if task:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        address = (writer.get_extra_info("peername") or ("",))[0]
-        caller = next((peer for peer in self.peers.values() if peer.node.address == address), None)
-        self._greeting += 1
+        self._greeting[who] += 1
         try:
             link = await greet(
                 reader, writer, "listen", self._secret, dynctl.__version__, NodePurpose(caller.node if caller else None)
@@ -189,7 +202,7 @@ class Exchange:
         except OSError:
             return
         finally:
-            self._greeting -= 1
+            self._greeting[who] -= 1
         with contextlib.suppress(OSError, TransportError):
             await self._talk(link, None)
 
@@ -208,6 +221,8 @@ class Exchange:
                 # msgspec reads any of the union's types by its tag
                 self._take(await link.receive(FromPeer), peer, link)  # type: ignore[arg-type]
         except TimeoutError:
+            if dialled:
+                dialled.trouble = "it does not say which node it is"
             return False
         except (UsageError, OneSided) as error:
             link.send(Trouble(cause=f"node {self._own.name} refuses: {error.cause}", fix=error.fix))
@@ -254,6 +269,8 @@ class Exchange:
                     asked.set_result(message.seen)
             case AskEnd():
                 self._desk.asked_to_end(peer, message)
+            case Unproven():
+                self._desk.unproven(peer, message)
 
     async def _answer(self, ask: Ask, link: Link) -> None:
         seen = await self._desk.seen(ask.process)

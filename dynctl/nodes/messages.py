@@ -16,7 +16,7 @@ from dynctl.telemetry.status import (
     VerifyStatus,
 )
 
-__all__ = ["Answer", "Ask", "AskEnd", "FromPeer", "HeadWord", "Meet", "Report"]
+__all__ = ["Answer", "Ask", "AskEnd", "FromPeer", "HeadWord", "Meet", "Report", "Unproven"]
 
 
 class Meet(msgspec.Struct, frozen=True, kw_only=True, tag="meet"):
@@ -87,4 +87,12 @@ class AskEnd(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
     now: bool = False
 
 
-FromPeer = Report | Ask | Answer | AskEnd
+class Unproven(msgspec.Struct, frozen=True, kw_only=True, tag="unproven"):
+    """The frontend's node could not prove that start of a process of yours, for this reason: it has failed."""
+
+    process: str
+    incarnation: str
+    failed: Failed
+
+
+FromPeer = Report | Ask | Answer | AskEnd | Unproven

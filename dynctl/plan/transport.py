@@ -71,8 +71,11 @@ def paths(
 def between(require: str, source: tuple[str, bool], target: tuple[str, bool]) -> TransportClass:
     """The best class between two nodes, each given by name and whether it has ACTIVE RDMA ports.
 
-    TransportError where `require` is auto and only one of them has: that is a fault far more often than a choice.
+    TransportError where `require` is auto and only one of them has: that is a fault far more often than a choice; and
+    where more is required than there is.
     """
+    if require == "nvlink" or (require in ("shm", "rdma") and not (source[1] and target[1])):
+        raise _out_of_reach(require, source, target)
     if source[1] and target[1]:
         return "rdma"
     if require == "auto" and source[1] != target[1]:
@@ -85,6 +88,16 @@ def between(require: str, source: tuple[str, bool], target: tuple[str, bool]) ->
             "`transport: {require: tcp}`",
         )
     return "tcp"
+
+
+def _out_of_reach(require: str, source: tuple[str, bool], target: tuple[str, bool]) -> TransportError:
+    lacking = [name for name, rdma in (source, target) if not rdma]
+    return TransportError(
+        f"nodes {source[0]} and {target[0]} can't reach `require: {require}` between them",
+        where="transport.require",
+        why=f"no active RDMA port on node {' and node '.join(lacking)}" if lacking else "RDMA is the best there is",
+        fix="`dynctl check-rdma` on each says what is missing; `transport: {require: auto}` takes the best there is",
+    )
 
 
 def _pair(
@@ -114,7 +127,11 @@ def _across(topology: Topology, source: tuple[str, _Known], target: tuple[str, _
     """The classes between two nodes. What is not known of one is taken to be as on the node that plans."""
     a, b = source[1], target[1]
     guess = "; what is not known of a node is taken to be as on this one" if a.assumed or b.assumed else ""
-    best = between(topology.transport.require, (source[0], a.rdma), (target[0], b.rdma))
+    require = topology.transport.require
+    unsure = any(end.assumed and not end.rdma for end in (a, b)) and all(end.assumed or end.rdma for end in (a, b))
+    if unsure and require in ("shm", "rdma"):
+        require = "tcp"  # who knows more of that node refuses it
+    best = between(require, (source[0], a.rdma), (target[0], b.rdma))
     where = f"{source[0]} -> {target[0]}"
     if best == "rdma":
         return {"rdma": f"{where}: both have active RDMA ports{guess}", "tcp": f"{where}: RDMA is not used"}

@@ -21,7 +21,7 @@ from dynctl.preflight import elsewhere, engine, model
 from dynctl.preflight.ports import taken_ports
 from dynctl.preflight.this_node import own_addresses
 from dynctl.store import paths
-from dynctl.store.run import is_supervised, known_runs
+from dynctl.store.run import RunStore, is_supervised, known_runs
 from dynctl.topology.node_spec import NodeSpec
 from dynctl.topology.schema import Topology
 
@@ -68,8 +68,11 @@ def _taken(topology: Topology, here: NodeSpec | None) -> dict[int, str]:
     planned = _planned_by_others(topology.name)
     front = taken_ports([topology.frontend.port], planned)
     if here is None:
-        return taken_ports(tuple(candidates(topology.name)), planned) | front
-    return taken_ports(tuple(range_of(topology.name, here.ports)), planned, here.address) | front
+        taken = taken_ports(tuple(candidates(topology.name)), planned) | front
+    else:
+        taken = taken_ports(tuple(range_of(topology.name, here.ports)), planned, here.address) | front
+    own = _planned_by(topology.name)  # a run that goes on holds its own ports: they are no obstacle to its plan
+    return {port: held for port, held in taken.items() if port not in own}
 
 
 def this_machine() -> Hardware:
@@ -99,9 +102,17 @@ def _planned_by_others(name: str) -> dict[int, str]:
     """Ports of other live runs: planned, though perhaps not bound yet."""
     found: dict[int, str] = {}
     for run in known_runs():
-        if run.name != name and is_supervised(run.name):
-            plan = run.plan()
-            found |= {node.control_port: f"run `{run.name}`" for node in plan.nodes if node.name == plan.node}
-            for process in plan.own():
-                found |= dict.fromkeys(process.ports.values(), f"run `{run.name}` ({process.id})")
+        if run.name != name:
+            found |= _planned_by(run.name)
+    return found
+
+
+def _planned_by(name: str) -> dict[int, str]:
+    """Ports of a run's processes on this host, while it is supervised."""
+    if not is_supervised(name):
+        return {}
+    plan = RunStore(name).plan()
+    found = {node.control_port: f"run `{name}`" for node in plan.nodes if node.name == plan.node}
+    for process in plan.own():
+        found |= dict.fromkeys(process.ports.values(), f"run `{name}` ({process.id})")
     return found

@@ -8,6 +8,10 @@ from dynctl.errors import HostError, UsageError
 from dynctl.topology.schema import Topology
 
 
+class NotHere(HostError):
+    """This host is not that node, or none of the nodes: its plan can be made here from a snapshot, but not started."""
+
+
 def find_node(topology: Topology, asked: str | None) -> str | None:
     """The node's name; None where the topology has no nodes.
 
@@ -24,7 +28,7 @@ def find_node(topology: Topology, asked: str | None) -> str | None:
     mine = [name for name, node in topology.nodes.items() if node.address in addresses]
     if asked is not None:
         if asked not in mine:
-            raise HostError(
+            raise NotHere(
                 f"this host is not node {asked}: it does not have the address {topology.nodes[asked].address}",
                 where=topology.where("nodes", asked, "address"),
                 why=_have(addresses) + (f"; it is node {', '.join(mine)}" if mine else ""),
@@ -34,7 +38,8 @@ def find_node(topology: Topology, asked: str | None) -> str | None:
     if len(mine) == 1:
         return mine[0]
     wanted = ", ".join(f"{name} {node.address}" for name, node in list(topology.nodes.items())[:8])
-    raise HostError(
+    kind = HostError if mine else NotHere
+    raise kind(
         f"this host is several of the nodes: {', '.join(mine)}" if mine else "this host is none of the nodes",
         where=topology.where("nodes"),
         why=(f"nodes: {wanted}", _have(addresses)),

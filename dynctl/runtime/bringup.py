@@ -158,8 +158,7 @@ class BringUp:
         for other in self._run.processes.values():
             if other.spec.restart.after_restart_of == process.spec.role and other is not process:
                 self.keepers[other.id].feed("partner restarted", why=f"{process.id} was restarted")
-        async with asyncio.timeout(self._plan.ready.timeout_s):
-            await self._run.prover.again(process.id)
+        await self._run.prover.again(process.id)
 
     def changed(self, process: Managed) -> None:
         """Its state is another: the frontend hears of it at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -14,14 +13,16 @@ from dynctl.errors import DynctlError, ReadyTimeout, UsageError
 from dynctl.fabric.peer.link import SILENCE_S
 from dynctl.nodes.exchange import Exchange
 from dynctl.nodes.failed import Failed
-from dynctl.nodes.messages import AskEnd, HeadWord, Report
+from dynctl.nodes.messages import AskEnd, HeadWord, Report, Unproven
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
 from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early, not_ready
 from dynctl.plan.values import Plan
+from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.gates import POLL_S
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.parting import Parting
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import PROVING
 from dynctl.runtime.serving import Serving
@@ -34,7 +35,6 @@ UNREACHED_S = 5.0
 """After so long it is worth saying that a worker can't be reached from here."""
 MOST_WARNED = 10
 """So many different faults of others are told."""
-LAST_WORD_S = 15.0
 
 
 class Run(Protocol):
@@ -47,6 +47,7 @@ class Run(Protocol):
     spans: Spans
     events: EventLog
     http: httpx.AsyncClient
+    bringup: BringUp
 
     @property
     def picture(self) -> Picture:
@@ -85,8 +86,7 @@ class Neighbours:
         self._said: dict[str, str | None] = dict.fromkeys(self.peers, "")
         self._warned: set[str] = set()
         self._origin: str | None = None
-        self._asked: list[Peer] = []
-        self._ended: tuple[str, ...] | None = None
+        self.parting = Parting(self.exchange, self._head_node, self.until, run.events)
 
     async def trouble(self) -> None:
         """Never returns; raises what another node makes this one end for before it was ready."""
@@ -122,7 +122,8 @@ class Neighbours:
 
     def incarnation(self, process: str) -> str | None:
         """Which start of a process of this node serves now."""
-        pid = self._run.processes[process].pid
+        managed = self._run.processes.get(process)
+        pid = managed.pid if managed else None
         return f"{self._run.record.run_id}:{pid}" if pid and process in self._run.serving else None
 
     def explain(self, error: ReadyTimeout) -> ReadyTimeout:
@@ -151,8 +152,8 @@ class Neighbours:
             leaving=run.stopping,
             failed=Failed.of(failure) if failure else None,
             origin=self._origin,
-            ended=self._ended is not None,
-            survivors=self._ended or (),
+            ended=self.parting.ended is not None,
+            survivors=self.parting.ended or (),
             head=self._own_word() if self.head else None,
         )
 
@@ -187,39 +188,18 @@ class Neighbours:
 
     def asked_to_end(self, peer: Peer, message: AskEnd) -> None:
         """`down --all` on another node."""
-        self._run.events.add("node", f"node {peer.name} asks for the end of the run")
+        self.parting.asked_by(peer)
         self._run.ask_down(message.grace_s, now=message.now)
 
-    # the end
-
-    def ask_all_to_end(self, grace_s: float, *, now: bool) -> None:
-        """Asks the other nodes to end their parts."""
-        self._asked = self.exchange.ask_end(AskEnd(grace_s=grace_s, now=now))
-
-    async def last_words(self, grace_s: float) -> tuple[str, ...]:
-        """What became of the nodes that were asked, each in an event; what is to be said of the others."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s + LAST_WORD_S):
-                await self.until(lambda: not any(p.link and not (p.report and p.report.ended) for p in self._asked))
-        open_ends = []
-        for peer in self.peers.values():
-            report = peer.report
-            if peer not in self._asked:
-                if not (report and report.ended):
-                    open_ends.append(peer.why_not() or f"node {peer.name} can't be reached")
-            elif not (report and report.ended):
-                open_ends.append(f"node {peer.name} did not say that it has ended")
-            elif report.survivors:
-                open_ends.append(f"node {peer.name}: still alive: {', '.join(report.survivors)}")
-            else:
-                self._run.events.add("node", f"node {peer.name} has ended, nothing of it is left")
-        return tuple(open_ends)
-
-    async def close(self, survivors: list[str]) -> None:
-        """The last word to the others."""
-        self._ended = tuple(survivors)
-        self.exchange.tell()
-        await self.exchange.close()
+    def unproven(self, peer: Peer, message: Unproven) -> None:
+        """The frontend's node could not prove a process of this one: that start of it has failed."""
+        process, error = message.process, message.failed.error()
+        if peer.name != self._head_node or self.incarnation(process) != message.incarnation:
+            return  # it is another one by now
+        if self._run.picture.was_ready:
+            self._run.bringup.keepers[process].feed("broken", f"node {peer.name}: {error.cause}", why=error.cause)
+        else:
+            self._trouble.put_nowait(error)
 
     # what follows
 

@@ -20,7 +20,10 @@ class Prover(Protocol):
         """Returns when every pair is proven. Raises what makes the run fail."""
 
     async def again(self, process: str) -> None:
-        """Returns when a process that serves again is proven again. Raises what makes that start of it fail."""
+        """Returns when a process that serves again is proven again. Raises what makes that start of it fail.
+
+        TimeoutError when that takes longer than `ready.timeout`.
+        """
 
 
 class PairsProver:
@@ -42,7 +45,7 @@ class PairsProver:
         """With every partner that serves. One that dies meanwhile proves the pair itself, once it is back."""
         mine = [pair for pair in self._plan.transport.pairs if process in (pair.from_, pair.to)]
         served = [pair for pair in mine if pair.from_ in self._serving and pair.to in self._serving]
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.timeout(self._plan.ready.timeout_s), asyncio.TaskGroup() as group:
             for pair in pairs_to_prove(tuple(served)):
                 partner = pair.to if pair.from_ == process else pair.from_
                 proof = self._proving.prove([pair], self._serving.come, shared=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from dynctl.errors import DynctlError
+from dynctl.errors import DynctlError, RuntimeFailure
+from dynctl.nodes.failed import Failed
+from dynctl.nodes.messages import Unproven
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.neighbours import Neighbours
-from dynctl.runtime.outcome import flat
+from dynctl.runtime.outcome import flat, innermost
 from dynctl.runtime.pairs import PairsProver
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.serving import Serving
@@ -17,6 +19,8 @@ from dynctl.store.log import EventLog
 
 AGAIN_S = 1.0
 LONGEST_AGAIN_S = 30.0
+TRIES = 2
+"""So many proofs in a row that fail are the process's fault; one may be the network's between the nodes."""
 
 
 class HeadProver(PairsProver):
@@ -42,23 +46,36 @@ class HeadProver(PairsProver):
                 group.create_task(self._keep(process))
 
     async def _keep(self, process: Elsewhere) -> None:
-        wait_s = AGAIN_S
+        wait_s, failures = AGAIN_S, 0
         while True:
             await self._neighbours.until(lambda: process.id in self._serving and process.proven != process.known)
             incarnation = process.known
             try:
                 if await first_of(self.again(process.id), self._serving.go(process.id)) == 0:
-                    process.proven, process.proving, wait_s = incarnation, False, AGAIN_S
+                    process.proven, process.proving, wait_s, failures = incarnation, False, AGAIN_S, 0
                     self._events.add("process.state", "ready again", process=process.id, state="ready")
                 continue
-            except (DynctlError, ExceptionGroup) as error:
+            except (DynctlError, TimeoutError, ExceptionGroup) as error:
                 self._events.add("error", f"{process.id}: {flat(error)}", process=process.id)
+                failures += 1
+                if failures == TRIES and incarnation:
+                    self._give_up(process, incarnation, innermost(error))
+                    failures = 0
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_AGAIN_S)
 
+    def _give_up(self, process: Elsewhere, incarnation: str, error: BaseException) -> None:
+        """Its own node has it started again, by its restart rule, as this one would one of its own."""
+        known = error if isinstance(error, DynctlError) else RuntimeFailure(flat(error))
+        failed = Failed.of(known)
+        self._events.add("node", f"node {process.spec.node} is asked to start {process.id} anew", process=process.id)
+        self._neighbours.exchange.tell_unproven(
+            process.spec.node, Unproven(process=process.id, incarnation=incarnation, failed=failed)
+        )
+
 
 class MemberProver:
-    """Waits for the word of the frontend's node."""
+    """Waits for the word of the frontend's node, the head."""
 
     def __init__(self, plan: Plan, serving: Serving, neighbours: Neighbours) -> None:
         self._plan, self._serving, self._neighbours = plan, serving, neighbours
@@ -70,8 +87,12 @@ class MemberProver:
         await self._neighbours.until(self._all_proven)
 
     async def again(self, process: str) -> None:
-        """That process is proven as it runs now."""
-        await self._neighbours.until(lambda: self._proven(process))
+        """That process is proven as it runs now. Nobody can do that, and no time counts, while the head is away."""
+        neighbours = self._neighbours
+        while not self._proven(process):
+            await neighbours.until(lambda: neighbours.word() is not None)
+            async with asyncio.timeout(self._plan.ready.timeout_s):
+                await neighbours.until(lambda: self._proven(process) or neighbours.word() is None)
 
     def _all_proven(self) -> bool:
         word = self._neighbours.word()

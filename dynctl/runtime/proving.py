@@ -125,7 +125,7 @@ class Proving:
         why, fix = explain(proven.verdict, (await self._seen(mover)).ucx, pair.floor)
         lines = [f"{item.source}: {item.line.strip()}" for item in proven.evidence]
         raise TransportError(
-            f"{pair.from_} -> {pair.to} goes over {proven.verdict}; {pair.floor} is required",
+            f"{self._named(pair)} goes over {proven.verdict}; {pair.floor} is required",
             where=f"transport.require: {self._plan.transport.required}",
             why=[*why, *lines],
             fix=fix,
@@ -139,23 +139,26 @@ class Proving:
             if pair.floor != "tcp" and any(error.kind == "no-zero-copy" for error in seen.ucx.errors):
                 lanes = [line.line for line in seen.ucx.lanes if line.endpoint != "self"]
                 return TransportError(
-                    f"{pair.from_} -> {pair.to}: UCX refused to emulate the transfer; {pair.floor} is required",
+                    f"{self._named(pair)}: UCX refused to emulate the transfer; {pair.floor} is required",
                     where=f"transport.require: {self._plan.transport.required}",
                     why=[*why, *(f"{moving}: {line}" for line in lanes[-1:])],
                     fix=fix,
                     tail=seen.tail,
                 )
-            return TransportError(
-                f"{what}: {detail}", where=f"{pair.from_} -> {pair.to}", why=why, fix=fix, tail=seen.tail
-            )
+            return TransportError(f"{what}: {detail}", where=self._named(pair), why=why, fix=fix, tail=seen.tail)
         cause = seen.cause
         return RuntimeFailure(
             f"{what}: {detail}",
-            where=f"{pair.from_} -> {pair.to}",
+            where=self._named(pair),
             why=cause.cause if cause else None,
             fix=cause.fix if cause else None,
             tail=seen.tail,
         )
+
+    def _named(self, pair: PlannedPair) -> str:
+        """The pair, with its nodes where these are two."""
+        ends = [(end, self._plan.process(end).node) for end in (pair.from_, pair.to)]
+        return " -> ".join(f"{end} on node {node}" if pair.across else end for end, node in ends)
 
     def _judge(self, results: list[Verification]) -> None:
         divergences = [(result.pair, found) for result in results for found in result.divergences]

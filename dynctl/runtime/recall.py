@@ -8,9 +8,10 @@ import msgspec
 import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
+from dynctl.plan.values import Plan
 from dynctl.runtime.leftovers import Leftovers
 from dynctl.store.run import RunStore
-from dynctl.telemetry.status import ProcessStatus, RunStatus, SupervisorStatus, TransportStatus
+from dynctl.telemetry.status import NodeStatus, ProcessStatus, RunStatus, SupervisorStatus, TransportStatus
 
 
 def live_processes(store: RunStore) -> list[psutil.Process]:
@@ -52,10 +53,21 @@ def remembered_status(store: RunStore) -> RunStatus:
                 memory_nodes=spec.memory_nodes,
                 ports=spec.ports,
             )
-            for spec in plan.processes
+            for spec in plan.own()
         ),
         transport=TransportStatus(required=plan.transport.required),
         warnings=plan.warnings,
+        nodes=_nodes(plan, state),
+    )
+
+
+def _nodes(plan: Plan, state: str) -> tuple[NodeStatus, ...]:
+    """Nobody here hears the other nodes."""
+    return tuple(
+        NodeStatus(name=node.name, address=node.address, state=state, age_s=0.0, here=True)  # type: ignore[arg-type]
+        if node.name == plan.node
+        else NodeStatus(name=node.name, address=node.address, reason="not heard without a supervisor here")
+        for node in plan.nodes
     )
 
 

@@ -81,7 +81,6 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._grace_s = STOP_GRACE_S
-        self._everywhere = False
         self._table: WorkerTable | None = None
         self._state: RunState = "starting"
 
@@ -138,8 +137,7 @@ class Supervisor:
     def ask_down(self, grace_s: float, *, now: bool, everywhere: bool = False) -> None:
         """Begins to end the run; asked again, or with `now`, kills. `everywhere`: asks the other nodes to end, too."""
         if everywhere and self.neighbours:
-            self._everywhere = True
-            self.neighbours.ask_all_to_end(grace_s, now=now)
+            self.neighbours.parting.ask_all(grace_s, now=now)
         if now or self._stop.is_set():
             self._kill.set()
         self._grace_s = 0.0 if now else grace_s
@@ -229,10 +227,11 @@ class Supervisor:
             "run.state", f"stopping {self.plan.name}", state="stopping", why=self.picture.reason(self._state)
         )
         self.publish()
-        if self.neighbours:
-            self.neighbours.exchange.tell()
         grace_s = FAILURE_GRACE_S if self.picture.failure else self._grace_s
         ending = Ending(self.processes.values(), self.record.run_id, grace_s)
+        if self.neighbours:
+            self.neighbours.parting.begin()
+            await first_of(self.neighbours.parting.drained(grace_s), self._kill.wait())
         hurried = asyncio.create_task(self._kill.wait())
         hurried.add_done_callback(lambda task: None if task.cancelled() else ending.hurry())
         survivors = await ending.run()
@@ -243,8 +242,8 @@ class Supervisor:
         self._state = "failed" if self.picture.failure or survivors else "stopped"
         why = f"still alive: {', '.join(survivors)}" if survivors else self.picture.reason(self._state)
         open_ends: tuple[str, ...] = ()
-        if self.neighbours and self._everywhere:
-            open_ends = await self.neighbours.last_words(self._grace_s)
+        if self.neighbours:
+            open_ends = await self.neighbours.parting.last_words(survivors, self._grace_s)
         self.events.add("run.state", f"{self.plan.name} is {self._state}", state=self._state, why=why)
         final = self.status()
         with contextlib.suppress(DynctlError):  # a full disk costs the record, not the last word to the viewers
@@ -254,7 +253,9 @@ class Supervisor:
             self.control.tell_viewers(Failed.of(self.picture.failure))
         self.control.tell_viewers(Gone(survivors=tuple(survivors), open_ends=open_ends))
         if self.neighbours:
-            await self.neighbours.close(survivors)
+            if self.picture.failure and not self.picture.was_ready:
+                await self.neighbours.parting.linger()
+            await self.neighbours.exchange.close()
         await self.control.flush()
         self.control.close()
         if not survivors:

@@ -11,15 +11,19 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.plan.values import ALL_PAIRS, Plan
 
 
-def plan_text(plan: Plan, width: int, *, explain: bool = False) -> str:
-    """The whole plan, wrapped to `width` columns. `explain`: for each process why it sits where it sits."""
+def plan_text(plan: Plan, width: int, *, explain: bool = False, here: bool = True) -> str:
+    """The whole plan, wrapped to `width` columns. `explain`: for each process why it sits where it sits.
+
+    `here`: the plan's node is the machine that shows it.
+    """
     parts = [f"{plan.name}  {plan.engine}  {plan.model}  {plan.frontend_url}"]
     for node in plan.nodes:
-        here = "  (this node)" if node.name == plan.node else ""
-        parts += ["", f"node {node.name}  {node.address}, control port {node.control_port}{here}"]
+        own = node.name == plan.node
+        whose = "" if not own else "  (this node)" if here else "  (whose plan this is)"
+        parts += ["", f"node {node.name}  {node.address}, control port {node.control_port}{whose}"]
         for process in plan.processes:
             if process.node == node.name:
-                parts += _process(process, width, explain=explain, known=bool(here) or bool(process.reasons))
+                parts += _process(process, width, explain=explain, known=own or bool(process.reasons))
     for process in () if plan.nodes else plan.processes:
         parts += _process(process, width, explain=explain)
     parts += _pairs(plan, width)

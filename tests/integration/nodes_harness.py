@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +15,11 @@ SECRET = "a secret that all nodes of a test share"
 class Nodes:
     """The nodes of one run, by name. `on`: where each worker sits; the frontend is on the first node named."""
 
-    def __init__(self, homes: dict[str, Home], on: dict[str, str], changes: T) -> None:
+    def __init__(self, homes: dict[str, Home], on: dict[str, str], changes: T, addresses: str) -> None:
         self.homes, self.first = homes, next(iter(homes.values()))
         for home in homes.values():
             home.name, home.port = self.first.name, self.first.port
-        listed = {name: {"address": f"127.0.0.{number}"} for number, name in enumerate(homes, 2)}
+        listed = {name: {"address": addresses.format(number)} for number, name in enumerate(homes, 2)}
         roles: T = {}
         for process, node in on.items():
             role = roles.setdefault(process.rpartition("-")[0], {"workers": 0, "on": []})
@@ -63,12 +63,23 @@ class Nodes:
 
 @contextmanager
 def nodes(
-    make_home: Callable[[], Home], on: dict[str, str], changes: T | None = None, *, also: tuple[str, ...] = ()
+    make_home: Callable[[], Home],
+    on: dict[str, str],
+    changes: T | None = None,
+    *,
+    also: tuple[str, ...] = (),
+    addresses: str = "127.0.0.{}",
+    hosts: Sequence[tuple[str, ...]] = (),
 ) -> Iterator[Nodes]:
-    """The nodes that `on` and `also` name, none started; at the end nothing of them may be alive."""
+    """The nodes that `on` and `also` name, none started; at the end nothing of them may be alive.
+
+    `addresses`: counted from 2. `hosts`: for each node how a command is started there; by default all are here.
+    """
     homes = {name: make_home() for name in dict.fromkeys([*on.values(), *also])}
+    for home, inside in zip(homes.values(), hosts, strict=False):
+        home.inside = inside
     try:
-        yield Nodes(homes, on, changes or {})
+        yield Nodes(homes, on, changes or {}, addresses)
     finally:
         errors = []
         for home in homes.values():

@@ -41,6 +41,7 @@ class Home:
         self.model = model
         self._share = (worker, workers)
         self.commands: list[Command] = []
+        self.inside: tuple[str, ...] = ()  # the start of every command line: what runs it on another host
         self.name = self.new_name()
         self.port = self.free_port()
         for part in ("state", "cache", "tmp", "record", "work"):
@@ -116,7 +117,7 @@ class Home:
 
     def python(self, *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Command:
         """Starts Python in this world. What still runs at the test's end is killed."""
-        argv = [sys.executable, *map(str, arguments)]
+        argv = [*self.inside, sys.executable, *map(str, arguments)]
         self.commands.append(Command(argv, {**self.env, **(env or {})}, self.dir / "work", **options))
         return self.commands[-1]
 

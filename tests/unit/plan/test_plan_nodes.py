@@ -190,3 +190,22 @@ def test_many_pairs_are_counted_and_not_listed() -> None:
     assert "prefill-0 -> decode-0  tcp: a -> b: no RDMA at both ends" in text
     assert "(and 80 more over tcp)" in text
     assert "prefill-1 ->" not in text
+
+
+@pytest.mark.parametrize(
+    ("require", "rdma", "lacks"),
+    [("rdma", (True, False), "node b"), ("shm", (False, False), "node a and node b"), ("nvlink", (True, True), "RDMA")],
+)
+def test_a_floor_that_two_nodes_can_not_reach_names_both(require: str, rdma: tuple[bool, bool], lacks: str) -> None:
+    with pytest.raises(TransportError, match=f"nodes a and b can't reach `require: {require}`") as caught:
+        between(require, ("a", rdma[0]), ("b", rdma[1]))
+    assert lacks in caught.value.why[0]
+
+
+def test_a_floor_is_judged_by_what_is_known() -> None:
+    more = "transport: {require: rdma}\n"
+    with pytest.raises(TransportError, match="nodes a and b"):
+        resolve(topology(PAIR, "a", "b", more=more), facts("a"))
+    # a third node does not know what the two have: they judge when they meet
+    three = topology(PAIR, "c", "a", "b", more=more + "frontend: {on: c}\n")
+    assert resolve(three, facts("c")).transport.pairs[0].assumed
