@@ -21,7 +21,7 @@ SHOWN_PERCENTILES = (50, 90, 99)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric compared: `ratio` is the second layout's figure over the first's. `floor`: the ratio's distance from 1
+    """One metric compared: `ratio` is the layout's figure over its baseline's. `floor`: the ratio's distance from 1
     that two equal layouts would show. `note`: why there is no verdict, None where there is one."""
 
     ratio: float | None = None
@@ -52,18 +52,20 @@ def judge(interval: Interval | None, floor: float | None, *, higher_is_better: b
 
 
 def compare(
-    first: Sequence[Round],
-    second: Sequence[Round],
+    baseline: Sequence[Round],
+    layout: Sequence[Round],
     *,
     slo_ms: Mapping[str, float] | None = None,
     gpus: tuple[int, int] = (1, 1),
     floors: Mapping[str, float] | None = None,
 ) -> dict[str, Verdict]:
-    """Every metric of the second arm against the first, round by round: the n-th of one with the n-th of the other.
+    """Every metric of `layout` against `baseline`: the n-th round of one with the n-th of the other.
+
+    `gpus`: of the baseline and of the layout; throughput is compared per GPU.
 
     `floors`: |log ratio| that A against A showed, per metric; the larger of it and the rounds' own noise counts.
     """
-    pairs = list(zip(first, second, strict=False))
+    pairs = list(zip(baseline, layout, strict=False))
     out: dict[str, Verdict] = {}
     for metric in LATENCIES:
         values = [[part.values(metric) for part in arm] for arm in zip(*pairs, strict=True)] if pairs else [[], []]

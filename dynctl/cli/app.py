@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dynctl.cli import run_commands
+from dynctl.cli.bench_command import bench
 from dynctl.cli.frontend import frontend
 from dynctl.cli.options import Json, Name, NoColor
 from dynctl.errors import DynctlError, UsageError
@@ -203,6 +204,7 @@ def down(
 
 
 app.command()(frontend)
+app.command()(bench)
 
 
 @app.command(hidden=True)

@@ -54,6 +54,11 @@ class Connection:
         """Ends the connection; the run goes on."""
         self._socket.close()
 
+    def shut(self) -> None:
+        """Wakes whoever reads in another thread: it finds the stream ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def fileno(self) -> int:
         """For select()."""
         return self._socket.fileno()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
 from dynctl.ui.terminal import console, wants_live_view
 
@@ -20,7 +20,7 @@ class CheckProgress:
         self._no_color = no_color
         self._status: Status | None = None
 
-    def __enter__(self) -> CheckProgress:
+    def __enter__(self) -> Self:
         if wants_live_view(self._stream):
             self._status = console(self._no_color, stderr=True).status("")
             self._status.start()

@@ -1,0 +1,148 @@
+"""The result as JSON: what `--json` prints and `--output` keeps. Schema 1 grows only by optional keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from dynctl.bench.job import Health
+from dynctl.bench.sample import PER_REQUEST
+from dynctl.bench.summary import Round, Summary, rates, summary
+from dynctl.bench.verdict import Verdict
+
+
+class KvFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """KV transfers over the run, from the engines' own counters. `share_of_ttft`: mean transfer over mean TTFT."""
+
+    transfers: int
+    bytes: int
+    mean_ms: float | None = None
+    gigabytes_per_s: float | None = None
+    share_of_ttft: float | None = None
+
+
+class WorkerLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker did: requests by the frontend's records."""
+
+    id: str
+    requests: int
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """Where TTFT went: medians by the frontend's clock in `requests` records, means by the engines' metrics in
+    `window`. All in milliseconds. `frontend_to_client`: the client's median TTFT less the frontend's."""
+
+    records: int
+    ttft: float | None = None
+    queue: float | None = None
+    prefill: float | None = None
+    handover: float | None = None
+    frontend_to_client: float | None = None
+    window: dict[str, float | None] = {}
+    modes: dict[str, int] = {}
+
+
+class ArmResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One layout under one load. `metrics`: percentiles per latency, plain numbers per throughput."""
+
+    layout: str
+    target: str
+    load: str
+    gpus: int = 0
+    workers: int = 0
+    start_ups: int = 1
+    rounds: int = 0
+    requests: int = 0
+    failed: int = 0
+    errors: dict[str, int] = {}
+    metrics: dict[str, Summary | float | None] = {}
+    split: Split | None = None
+    kv: KvFigures | None = None
+    worker_load: tuple[WorkerLoad, ...] = ()
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the result is not valid, and what to do about it."""
+
+    id: str
+    what: str
+    fix: str
+
+
+class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The loader's own state, the worst of all rounds. `valid`: it did not distort what it measured."""
+
+    valid: bool
+    lag_p99_ms: float
+    lag_max_ms: float
+    cpu_cores: float
+    cpu_us_per_chunk: float | None
+    late_p99_ms: float | None
+    chunks: int
+    processes: int
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole result. `partial`: it was interrupted, and `interrupted_in` says in which phase."""
+
+    schema: int = 1
+    kind: str = "bench"
+    dynctl_version: str = ""
+    at: float = 0.0
+    command: tuple[str, ...] = ()
+    partial: bool = False
+    interrupted_in: str | None = None
+    valid: bool = True
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    workload: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    slo_ms: dict[str, float] = {}
+    client_health: ClientHealth
+    runs: tuple[ArmResult, ...] = ()
+    baseline: str | None = None
+    comparison: dict[str, Verdict] = {}
+    says: tuple[str, ...] = ()
+
+
+def arm_metrics(rounds: Sequence[Round], slo_ms: Mapping[str, float], gpus: int) -> dict[str, Summary | float | None]:
+    """Percentiles over all rounds' requests together; throughputs are means over rounds."""
+    out: dict[str, Summary | float | None] = {}
+    for name in (*PER_REQUEST, "inter_chunk_ms"):
+        out[name] = summary(value for part in rounds for value in part.values(name))
+    found = [rate for part in rounds if (rate := rates(part, dict(slo_ms)))]
+    for name in ("requests_per_s", "output_tokens_per_s", "goodput"):
+        values = [value for rate in found if (value := getattr(rate, name)) is not None]
+        out[name] = sum(values) / len(values) if values else None
+    tokens = out["output_tokens_per_s"]
+    out["output_tokens_per_s_per_gpu"] = tokens / gpus if gpus and isinstance(tokens, float) else None
+    return out
+
+
+def errors(rounds: Sequence[Round]) -> Counter[str]:
+    """What failed, of the requests that count, by its words."""
+    return Counter(
+        sample.error or "no content"
+        for part in rounds
+        for sample in part.samples
+        if sample.phase == "measured" and not sample.served and sample.error != "stopped"
+    )
+
+
+def client_health(healths: Sequence[Health], processes: int, *, valid: bool) -> ClientHealth:
+    """The worst of each figure."""
+    chunks = sum(health.chunks for health in healths)
+    costs = [(h.cpu_us_per_chunk, h.chunks) for h in healths if h.cpu_us_per_chunk is not None]
+    return ClientHealth(
+        valid=valid,
+        lag_p99_ms=max((h.lag_p99_ms for h in healths), default=0.0),
+        lag_max_ms=max((h.lag_max_ms for h in healths), default=0.0),
+        cpu_cores=max((h.cpu_cores for h in healths), default=0.0),
+        cpu_us_per_chunk=sum(cost * n for cost, n in costs) / chunks if chunks else None,
+        late_p99_ms=max((h.late_p99_ms for h in healths if h.late_p99_ms is not None), default=None),
+        chunks=chunks,
+        processes=processes,
+    )

@@ -1,0 +1,133 @@
+"""Brings layouts up to be measured, and takes them down again whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from dynctl.bench.target import Target, by_run
+from dynctl.errors import RuntimeFailure, UsageError
+from dynctl.store.run import RunStore, is_supervised, known_runs
+from dynctl.topology.schema import Topology
+
+LOOK_S = 0.1
+SUFFIX = "-bench"
+LONGEST_NAME = 40
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """A topology file to be measured. `name`: of the run that bench starts, so that the user's own is not touched."""
+
+    label: str
+    file: str
+    name: str
+    gpus: int
+    slo_ms: dict[str, float] = {}
+
+
+class Interrupted(Exception):
+    """Ctrl-C while a layout was brought up; it is gone again."""
+
+
+def layout(file: str, topology: Topology, sets: Sequence[str] = ()) -> Layout:
+    """Of a checked topology. UsageError for one that several nodes serve: bench starts what is on this one."""
+    if topology.nodes:
+        raise UsageError(
+            "bench brings up layouts of one node", where=file, fix="bring it up yourself, and name the run instead"
+        )
+    slo = topology.slo
+    found = {"ttft_ms": slo.ttft_ms, "itl_ms": slo.itl_ms} if slo else {}
+    return Layout(
+        label=topology.name,
+        file=file,
+        name=topology.name[: LONGEST_NAME - len(SUFFIX)] + SUFFIX,
+        gpus=sum(role.workers * (role.gpus or role.tp * role.pp * role.dp) for _, role in topology.roles.present()),
+        slo_ms={name: value for name, value in found.items() if value is not None},
+    )
+
+
+@contextlib.contextmanager
+def up(
+    what: Layout, command: Sequence[str], headers: Mapping[str, str], stopped: Callable[[], bool]
+) -> Iterator[Target]:
+    """The layout, ready; it is down afterwards. RuntimeFailure, with `up`'s own exit code, when it does not come up."""
+    if is_supervised(what.name) or what.name in {store.name for store in known_runs() if is_supervised(store.name)}:
+        raise UsageError(
+            f"a run `{what.name}` is there already", why="another bench may be at it", fix=f"`dynctl down {what.name}`"
+        )
+    sets = ["--set", f"name={what.name}", "--set", f"frontend.port={_free_port()}"]
+    try:
+        code = _until_ended([*command, "up", "-d", what.file, *sets, "--no-verify"], stopped)
+        if stopped():
+            raise Interrupted
+        if code:
+            failure = RuntimeFailure(f"`{what.label}` did not come up (exit code {code}; why is said above)")
+            failure.exit_code = code
+            raise failure
+        yield by_run(RunStore(what.name), headers, what.label)
+    finally:
+        down(what, command)
+
+
+def down(what: Layout, command: Sequence[str]) -> None:
+    """Ends it, if it runs. RuntimeFailure when something of it is left."""
+    if not is_supervised(what.name):
+        return
+    argv = [*command, "down", what.name, "--timeout", "5"]
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True, start_new_session=True)
+    if ended.returncode not in (0, 5):
+        raise RuntimeFailure(f"`{what.name}` could not be ended", why=ended.stderr.splitlines()[-3:])
+
+
+def _until_ended(argv: Sequence[str], stopped: Callable[[], bool]) -> int:
+    """Runs a command whose words go to stderr; once stopped it gets one SIGINT, and time to end in order."""
+    process = subprocess.Popen(argv, stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, start_new_session=True)
+    told = False
+    try:
+        while True:
+            try:
+                return process.wait(LOOK_S)
+            except subprocess.TimeoutExpired:
+                if stopped() and not told:
+                    told = True
+                    process.send_signal(signal.SIGINT)
+    finally:
+        if process.poll() is None:  # a second Ctrl-C: losing its starter ends a run that is not ready
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def aggregated(document: Mapping[str, object]) -> dict[str, object]:
+    """The topology with one `worker` role: decode's shape, as many workers as the GPUs of both roles give."""
+    roles = document.get("roles")
+    if not isinstance(roles, dict) or "decode" not in roles or "prefill" not in roles:
+        raise UsageError("the run is aggregated already", where="--compare agg", fix="name another layout's file")
+
+    def gpus(role: Mapping[str, int]) -> int:
+        return role.get("gpus") or role.get("tp", 1) * role.get("pp", 1) * role.get("dp", 1)
+
+    prefill, decode = roles["prefill"], roles["decode"]
+    total = sum(role.get("workers", 1) * gpus(role) for role in (prefill, decode))
+    if total % gpus(decode):
+        raise UsageError(
+            f"{total} GPUs can't be split into workers of {gpus(decode)}",
+            where="--compare agg",
+            fix="name two topology files",
+        )
+    worker = {key: value for key, value in decode.items() if key not in ("workers", "pin", "on")}
+    worker["workers"] = total // gpus(decode)
+    kept = {key: value for key, value in document.items() if key not in ("transport",)}
+    return {**kept, "name": f"{str(document['name'])[:30]}-agg", "roles": {"worker": worker}}
