@@ -43,7 +43,7 @@ def model_of(url: str, headers: Mapping[str, str]) -> str:
 def vocabulary(url: str, headers: Mapping[str, str], model: str, *, chat: bool) -> Vocabulary | None:
     """How the target's own tokenizer counts our words; None where it has no `/tokenize`.
 
-    Every word is counted after a space, in one request per length of text: `w w w w` less `w w` makes two of it.
+    Every word is counted after a space and after another word, whose own count is taken off.
     """
     with httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False) as http:
 
@@ -69,7 +69,8 @@ def vocabulary(url: str, headers: Mapping[str, str], model: str, *, chat: bool) 
             found = count(f" the {word}")
             if found is not None and found > base:
                 tokens[word] = found - base
-        filler = next((word for word in (*FILLER, *tokens) if (count(f" the {word}") or 0) - base == 1), None)
+        candidates = (*FILLER, *(f" {word}" for word in tokens))
+        filler = next((piece for piece in candidates if (count(f" the{piece}") or 0) - base == 1), None)
     if filler is None or not tokens:
         return None
     return Vocabulary(tokens=tokens, filler=filler, overhead=overhead)

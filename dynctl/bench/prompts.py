@@ -25,13 +25,14 @@ vowel wait walk want war warm watch water way week weight well west wheel where 
 wood word work world write year young
 """
 WORDS = tuple(_TEXT.split())
-FILLER = ("a", "x", "1", ".", "s", "0")
-"""Tried, in this order, for the token that fills a prompt up: nearly every tokenizer has one of them after a space."""
+FILLER = (" a", " x", " 1", " .", " s", " 0", "a", ".")
+"""Tried, in this order, for the token that fills a prompt up: those without a space are for byte-level tokenizers."""
 NONCE_WORDS = 4
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """How many tokens each word has after a space, as the engine's own tokenizer says; `filler` has exactly one.
+    """How many tokens each word has after a space, as the engine's own tokenizer says; `filler` has exactly one
+    where it is appended.
 
     `overhead`: tokens that the engine adds to every prompt (a begin-of-sequence token, a chat template).
     """
@@ -42,16 +43,15 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     def text(self, random: Random, tokens: int) -> str:
         """Words of `tokens` tokens together, each after a space."""
-        words: list[str] = []
+        pieces: list[str] = []
         names = list(self.tokens)
         left = tokens
         while left > 0:
             word = random.choice(names)
-            if self.tokens[word] > left:
-                word = self.filler
-            words.append(word)
-            left -= self.tokens.get(word, 1)
-        return "".join(f" {word}" for word in words)
+            fits = self.tokens[word] <= left
+            pieces.append(f" {word}" if fits else self.filler)
+            left -= self.tokens[word] if fits else 1
+        return "".join(pieces)
 
 
 def guessed_vocabulary() -> Vocabulary:

@@ -15,7 +15,7 @@ from dynctl.bench.prompts import Prompts, Vocabulary
 from dynctl.bench.trace import TraceError, read_trace
 from dynctl.bench.workload import Workload, closed, opened, replayed
 
-VOCABULARY = Vocabulary(tokens={"river": 1, "harbour": 2, "breakwater": 3}, filler="a")
+VOCABULARY = Vocabulary(tokens={"river": 1, "harbour": 2, "breakwater": 3}, filler=" a")
 
 
 def count(text: str) -> int:
