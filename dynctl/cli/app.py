@@ -13,6 +13,7 @@ from dynctl.cli import run_commands
 from dynctl.cli.bench_command import bench
 from dynctl.cli.frontend import frontend
 from dynctl.cli.options import Json, Name, NoColor
+from dynctl.cli.size import size
 from dynctl.errors import DynctlError, UsageError
 
 app = typer.Typer(
@@ -205,6 +206,7 @@ def down(
 
 app.command()(frontend)
 app.command()(bench)
+app.command()(size)
 
 
 @app.command(hidden=True)

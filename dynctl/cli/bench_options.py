@@ -75,8 +75,8 @@ def workloads(options: BenchOptions, model: str, *, compared: bool) -> list[Work
     nonce = options.nonce or fresh_nonce()
     return [
         Workload(
-            isl=_lengths(options.isl, "--isl"),
-            osl=_lengths(options.osl, "--osl"),
+            isl=lengths(options.isl, "--isl"),
+            osl=lengths(options.osl, "--osl"),
             requests=requests,
             rounds=options.rounds or (ROUNDS_COMPARED if compared else 1),
             concurrency=concurrency,
@@ -129,7 +129,7 @@ def trace(options: BenchOptions) -> list[TraceRow]:
     try:
         if path.stat().st_size > MAX_TRACE_BYTES:
             raise UsageError(f"{path} is larger than 1 GiB", where="--trace", fix="cut it")
-        rows = read_trace(path.read_bytes(), round(_lengths(options.osl, "--osl").mean))
+        rows = read_trace(path.read_bytes(), round(lengths(options.osl, "--osl").mean))
     except OSError as error:
         raise UsageError(f"can't read {path}", where="--trace", why=error.strerror) from error
     except TraceError as error:
@@ -179,7 +179,8 @@ def _open(options: BenchOptions, rate: float) -> OpenLoop:
     return OpenLoop(rate=rate, kind=kinds[kind], burstiness=burstiness, ramp_s=ramp_s)
 
 
-def _lengths(text: str, where: str) -> Lengths:
+def lengths(text: str, where: str) -> Lengths:
+    """Lengths as typed in the option `where`."""
     try:
         return parse_lengths(text)
     except ValueError as error:

@@ -1,0 +1,120 @@
+"""What `size` was asked, filled up from a saved bench, and its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from dynctl.bench.document import Document
+from dynctl.bench.sizing import Advice, Demand, advise
+from dynctl.bench.table import wrapped
+from dynctl.cli.bench_options import lengths, slo_ms
+from dynctl.errors import UsageError
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """As typed."""
+
+    from_bench: Path | None
+    prefill_tok_s: float | None
+    decode_tok_s: float | None
+    isl: str | None
+    osl: str | None
+    gpus: int
+    prefill_gpus: int
+    decode_gpus: int
+    slo: str | None
+    hit: float
+    batch: float | None = None
+    kv_tokens: float | None = None
+
+
+class Known(msgspec.Struct, kw_only=True):
+    """What a saved bench tells: rates of one worker as they were under that load, lengths, one transfer."""
+
+    prefill_tok_s: float | None = None
+    decode_tok_s: float | None = None
+    isl: float | None = None
+    osl: float | None = None
+    transfer_ms: float = 0.0
+
+
+def answer(asked: Asked, *, as_json: bool) -> int:
+    """Prints the advice; UsageError when something that it needs is not known."""
+    known = _known(asked.from_bench) if asked.from_bench else Known()
+    rates = {
+        "--prefill-tok-s": asked.prefill_tok_s or known.prefill_tok_s,
+        "--decode-tok-s": asked.decode_tok_s or known.decode_tok_s,
+        "--isl": lengths(asked.isl, "--isl").mean if asked.isl else known.isl,
+        "--osl": lengths(asked.osl, "--osl").mean if asked.osl else known.osl,
+    }
+    missing = [name for name, value in rates.items() if not value or value <= 0]
+    if missing:
+        raise UsageError(
+            f"not known: {', '.join(missing)}", fix="name them, or --from-bench DIR of a disaggregated run"
+        )
+    limits = slo_ms(asked.slo)
+    advice = advise(
+        Demand(
+            prefill_tok_s=rates["--prefill-tok-s"] or 0.0,
+            decode_tok_s=rates["--decode-tok-s"] or 0.0,
+            isl=rates["--isl"] or 0.0,
+            osl=rates["--osl"] or 0.0,
+            gpus=asked.gpus,
+            prefill_gpus=asked.prefill_gpus,
+            decode_gpus=asked.decode_gpus,
+            ttft_ms=limits.get("ttft_ms"),
+            transfer_ms=known.transfer_ms,
+            hit=asked.hit,
+            batch=asked.batch,
+            kv_tokens=asked.kv_tokens,
+        )
+    )
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(advice), indent=1).decode())  # noqa: T201
+    else:
+        _show(advice)
+    return 0
+
+
+def _show(advice: Advice) -> None:
+    lines = [f"prefill worker {advice.prefill_rate:.2f} req/s, decode worker {advice.decode_rate:.2f} req/s"]
+    lines.append(f"neither waits at {advice.ratio:.2f} prefill workers per decode worker")
+    lines += [line for said in advice.says for line in wrapped(said)]
+    for split in advice.others:
+        lines.append(f"  {split.prefill}P{split.decode}D on {split.gpus} GPUs: {split.requests_per_s:.2f} req/s")
+    for line in lines:
+        print(line)  # noqa: T201 - stdout is data
+
+
+def _known(folder: Path) -> Known:
+    """From the first disaggregated layout. Decode's rate is what it made under that load: it may be able to do more."""
+    path = folder if folder.name == "bench.json" else folder / "bench.json"
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=Document)
+    except OSError as error:
+        raise UsageError(f"can't read {path}", where="--from-bench", why=error.strerror) from error
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} is no result of bench", where="--from-bench", why=str(error)) from error
+    run = next((arm for arm in document.runs if arm.kv is not None), None)
+    if run is None:
+        raise UsageError("no layout in it was disaggregated", where=str(path))
+    workload = document.workload
+    isl, osl = (_mean(workload.get(key)) for key in ("isl", "osl"))
+    compute_ms = run.split.window.get("prefill_compute") if run.split else None
+    decodes = sum(1 for load in run.worker_load if load.id.startswith("decode")) or 1
+    tokens = run.metrics.get("output_tokens_per_s")
+    return Known(
+        prefill_tok_s=isl * 1000 / compute_ms if isl and compute_ms else None,
+        decode_tok_s=tokens / decodes if isinstance(tokens, float) else None,
+        isl=isl,
+        osl=osl,
+        transfer_ms=(run.kv.mean_ms or 0.0) if run.kv else 0.0,
+    )
+
+
+def _mean(found: object) -> float | None:
+    if isinstance(found, dict) and {"low", "high"} <= set(found):
+        return float(found["low"] + found["high"]) / 2
+    return None
