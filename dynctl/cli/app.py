@@ -62,6 +62,13 @@ def up(
         bool, typer.Option("--no-preflight", help="Start the engines without proving the KV path first.")
     ] = False,
     node: Node = None,
+    ssh: Annotated[
+        bool, typer.Option("--ssh", help="Start every node of FILE from here, over ssh; Ctrl-C ends them all.")
+    ] = False,
+    ssh_dynctl: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="dynctl on the nodes; by default where it is here, then on their PATH."),
+    ] = None,
 ) -> None:
     """Start a deployment: plan, preflight, spawn, gates, proof; then the live view."""
     from dynctl.cli.up import UpOptions, up
@@ -75,6 +82,8 @@ def up(
         sample=sample,
         preflight=not no_preflight,
         node=node,
+        ssh=ssh,
+        ssh_dynctl=ssh_dynctl,
     )
     raise typer.Exit(up(file, sets, options))
 
@@ -234,6 +243,14 @@ def load() -> None:
     from dynctl.bench.worker import main
 
     raise typer.Exit(main())
+
+
+@app.command(name="_node", hidden=True)
+def node() -> None:
+    """A node's side of `up --ssh`."""
+    from dynctl.cli.ssh_node import node
+
+    raise typer.Exit(node())
 
 
 @app.callback(invoke_without_command=True)

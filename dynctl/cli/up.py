@@ -16,6 +16,7 @@ from dynctl.preflight.gather import gather
 from dynctl.preflight.path import check_path
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
+from dynctl.runtime.client import Connection
 from dynctl.runtime.launch import already_running, launch, refuse_leftovers
 from dynctl.runtime.orphans import orphans
 from dynctl.store import paths
@@ -37,35 +38,60 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     sample: bool = False
     preflight: bool = True
     node: str | None = None
+    ssh: bool = False
+    ssh_dynctl: str | None = None
 
 
 def up(file: str | None, sets: list[str], options: UpOptions) -> int:
     """Starts the deployment; the exit code is that of the run's start, or of the whole run in the foreground."""
+    if options.ssh:
+        from dynctl.cli.ssh_up import up_by_ssh
+
+        return up_by_ssh(_path(file), sets, options)
+    if options.ssh_dynctl:
+        raise UsageError("--ssh-dynctl says where dynctl is on the nodes of --ssh", fix="add --ssh, or leave it out")
     topology = _topology(file, sets)
     node = find_node(topology, options.node)
     secret = load_secret(topology)
-    _refuse_running(topology.name)
-    preflight = _prepare(topology, options, node)
+    preflight = check(topology, options, node)
     from dynctl.cli.watch import Watch
 
+    plan, connection = begin(topology, options, node, secret, preflight)
+    return Watch(plan, connection, options).run()
+
+
+def check(topology: Topology, options: UpOptions, node: str | None) -> str | None:
+    """Everything that can be known before a start; what the preflight found, None without one."""
+    _refuse_running(topology.name)
+    return _prepare(topology, options, node)
+
+
+def begin(
+    topology: Topology, options: UpOptions, node: str | None, secret: str | None, preflight: str | None
+) -> tuple[Plan, Connection]:
+    """Plans and launches: the plan, and the starter's connection to its supervisor."""
     with planning_lock():
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
         plan = resolve(topology, gather(topology, node=node), verify=options.verify)
         plan = msgspec.structs.replace(plan, preflight=preflight)
         connection = launch(plan, requests=options.verbose or options.sample, secret=secret)
         _keep_topology(plan, topology)
-    return Watch(plan, connection, options).run()
+    return plan, connection
 
 
 def _topology(file: str | None, sets: list[str]) -> Topology:
-    """FILE, or the topology that a known run of that name was started with."""
+    return choose.topology(_path(file) if file else None, sets)
+
+
+def _path(file: str | None) -> Path:
+    """FILE, or the topology that a known run of that name was started with; ./topology.yaml by default."""
     if file is None:
-        return choose.topology(None, sets)
+        return choose.DEFAULT_FILE
     if not Path(file).exists() and file in {store.name for store in known_runs()}:
         kept = RunStore(file).dir / "topology.json"
         if kept.is_file():
-            return choose.topology(kept, sets)
-    return choose.topology(Path(file), sets)
+            return kept
+    return Path(file)
 
 
 def _refuse_running(name: str) -> None:

@@ -18,7 +18,7 @@ from dynctl.topology.schema import Topology, is_model_path
 from dynctl.topology.suggest import nearest
 from dynctl.topology.yaml_source import MAX_BYTES, compose_document, decode
 
-__all__ = ["Bases", "json_schema", "load", "load_text", "parse"]
+__all__ = ["Bases", "expand_user", "json_schema", "load", "load_text", "parse", "read_text"]
 
 _PATH_KEYS = (
     ("model",),
@@ -43,12 +43,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Topology:
 
     Raises UsageError for everything that is wrong with the file or an override.
     """
-    return load_text(decode(_read(path), str(path)), path, overrides)
+    return load_text(read_text(path), path, overrides)
+
+
+def read_text(path: Path) -> str:
+    """What the file at `path` says, bounded; UsageError where it can't be read."""
+    return decode(_read(path), str(path))
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> Topology:
     """As `load`, of a text that is not yet or never in the file at `path`."""
-    bases = Bases(PurePosixPath(path.absolute().parent), PurePosixPath(Path.cwd()), _expand_user)
+    bases = Bases(PurePosixPath(path.absolute().parent), PurePosixPath(Path.cwd()), expand_user)
     return parse(text, source=str(path), overrides=overrides, bases=bases)
 
 
@@ -78,7 +83,8 @@ def json_schema() -> dict[str, Any]:
     return build()
 
 
-def _expand_user(text: str) -> str:
+def expand_user(text: str) -> str:
+    """`~` and `~user` as this host knows them; the text as it is where it doesn't."""
     try:
         return str(Path(text).expanduser())
     except RuntimeError:

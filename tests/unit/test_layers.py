@@ -51,6 +51,7 @@ PURE = (
     "dynctl.runtime.lifecycle",
     "dynctl.runtime.messages",
     "dynctl.proof.prompt",
+    *("dynctl.ssh.route", "dynctl.ssh.together", "dynctl.ssh.trouble", "dynctl.ssh.words"),
     "dynctl.http.limits",
     "dynctl.http.message",
     "dynctl.http.origin",
@@ -101,7 +102,7 @@ ALLOWED = {
 
 ROOMS = (
     *("errors", "environ", "topology", "hardware", "http", "engines", "fabric", "plan", "frontend", "telemetry"),
-    *("store", "proof", "nodes", "ui", "preflight", "runtime", "bench", "cli"),
+    *("store", "proof", "nodes", "ui", "preflight", "runtime", "ssh", "bench", "cli"),
 )
 """Each room may import those before it, and of the others only their values."""
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")
