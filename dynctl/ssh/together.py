@@ -1,4 +1,4 @@
-"""One picture of a run from what each of its nodes tells of it. Pure."""
+"""One picture of a run from what each of its nodes tells of it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ PURE = (
     "dynctl.runtime.lifecycle",
     "dynctl.runtime.messages",
     "dynctl.proof.prompt",
-    *("dynctl.ssh.route", "dynctl.ssh.together", "dynctl.ssh.trouble", "dynctl.ssh.words"),
+    *("dynctl.ssh.route", "dynctl.ssh.trouble", "dynctl.ssh.words"),
     "dynctl.http.limits",
     "dynctl.http.message",
     "dynctl.http.origin",
