@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path, PurePosixPath
 
 from dynctl.cli import up
-from dynctl.errors import DynctlError, UsageError
+from dynctl.cli.down import down
+from dynctl.errors import DynctlError, RunStateError, UsageError
 from dynctl.nodes.failed import Failed
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
+from dynctl.runtime.messages import Gone
 from dynctl.ssh import code
-from dynctl.ssh.part import Part, Starter, StarterLost
-from dynctl.ssh.words import Check, Checked, Go
+from dynctl.ssh.part import LOST_GRACE_S, Part, Starter, StarterLost
+from dynctl.ssh.words import Check, Checked, Clear, Go
 from dynctl.topology.load import Bases, expand_user, parse
 from dynctl.topology.schema import Topology
 
@@ -22,13 +25,16 @@ def node() -> int:
     try:
         starter.say(code.here())
         question = starter.want()
+        if isinstance(question, Clear):
+            return _clear(starter, question.name)
         if not isinstance(question, Check):
             return 2
-        try:
-            return _serve(starter, question)
-        except DynctlError as error:
+        return _serve(starter, question)
+    except DynctlError as error:
+        with contextlib.suppress(StarterLost):
             starter.say(Failed.of(error))
-            return error.exit_code
+            starter.say(Gone())  # nothing was started
+        return error.exit_code
     except StarterLost:
         return 1  # nothing was started
 
@@ -46,6 +52,14 @@ def _serve(starter: Starter, question: Check) -> int:
         return 2
     plan, connection = up.begin(topology, options, name, secret, preflight)
     return Part(plan.name, connection, starter).run()
+
+
+def _clear(starter: Starter, name: str) -> int:
+    """Ends this node's part of a run whose starter was lost, if it has not ended by itself."""
+    with contextlib.suppress(RunStateError):
+        down(name, timeout_s=LOST_GRACE_S, kill=False)
+    starter.say(Gone())
+    return 0
 
 
 def _topology(question: Check) -> Topology:

@@ -39,7 +39,6 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
     ssh = _find_ssh() if any(way.destination for way in ways.values()) else ""
     head = topology.frontend_node or next(iter(ways))
     view = View(list(ways), head, json=options.json, verbose=options.verbose, no_color=options.no_color)
-    fleet = Fleet(ways, head, view)
 
     def question(node: str) -> Check:
         return Check(
@@ -55,7 +54,7 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
             requests=options.verbose,
         )
 
-    def opened(way: Route, inbox: Inbox) -> Channel:
+    def reached(way: Route, inbox: Inbox) -> Channel:
         if way.destination is None:
             argv = [*self_command(), NODE_COMMAND]
         else:
@@ -63,11 +62,12 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
         env = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
         return Channel(way.node, argv, inbox, env)
 
+    fleet = Fleet(topology.name, ways, head, view, reached)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: fleet.signalled(number))
     view.say(f"asking {', '.join(map(str, ways.values()))}")
     with view:
-        failure, open_ends = _run(fleet, lambda: fleet.call(opened, code.here()), question, detach=options.detach)
+        failure, open_ends = _run(fleet, question, detach=options.detach)
     if failure:
         failure.why = (*failure.why, *open_ends)
         raise failure
@@ -85,12 +85,10 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
     return 0
 
 
-def _run(
-    fleet: Fleet, call: Callable[[], None], question: Callable[[str], Check], *, detach: bool
-) -> tuple[DynctlError | None, tuple[str, ...]]:
+def _run(fleet: Fleet, question: Callable[[str], Check], *, detach: bool) -> tuple[DynctlError | None, tuple[str, ...]]:
     """The run from the first question to its end: what it failed of, and what is to be said of nodes left open."""
     try:
-        call()
+        fleet.call(code.here())
         fleet.check(question)
         fleet.start()
         fleet.watch(detach=detach)

@@ -13,7 +13,7 @@ from dynctl.runtime.messages import Gone, Happened, Ready, StatusNow
 from dynctl.ssh import trouble
 from dynctl.ssh.channel import Channel, Closed, Inbox, Said, Talk
 from dynctl.ssh.route import Route
-from dynctl.ssh.words import ALIVE_S, Alive, Check, Checked, End, FromNode, Go, Here, Leave, ToNode
+from dynctl.ssh.words import ALIVE_S, Alive, Check, Checked, Clear, End, FromNode, Go, Here, Leave, ToNode
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
 
@@ -41,6 +41,10 @@ class Viewer(Protocol):
         """Time has passed."""
 
 
+Reach = Callable[[Route, Inbox], Channel]
+"""Opens a channel to a node's dynctl."""
+
+
 class Cut(Exception):
     """A signal asks for the end."""
 
@@ -48,8 +52,8 @@ class Cut(Exception):
 class Fleet:
     """`head`: the node of the frontend, which ends first so that requests in flight can."""
 
-    def __init__(self, routes: Mapping[str, Route], head: str, viewer: Viewer) -> None:
-        self._routes, self._head, self._viewer = routes, head, viewer
+    def __init__(self, run: str, routes: Mapping[str, Route], head: str, viewer: Viewer, reach: Reach) -> None:
+        self._run, self._routes, self._head, self._viewer, self._reach = run, routes, head, viewer, reach
         self._inbox: Inbox = queue.Queue()
         self._channels: dict[str, Channel] = {}
         self._here: dict[str, Here] = {}
@@ -73,10 +77,10 @@ class Fleet:
         """Those that came, in order."""
         return self._signals
 
-    def call(self, open_channel: Callable[[Route, Inbox], Channel], own: Here) -> None:
+    def call(self, own: Here) -> None:
         """Reaches every node at once; the first error, with the others' causes, where one has not the same dynctl."""
         for name, route in self._routes.items():
-            self._channels[name] = open_channel(route, self._inbox)
+            self._channels[name] = self._reach(route, self._inbox)
         deadline = time.monotonic() + ANSWER_S
         self._until(lambda: self._here.keys() | self._closed.keys() == self._routes.keys(), deadline)
         errors: list[DynctlError] = []
@@ -132,6 +136,7 @@ class Fleet:
                 for name in self._open():
                     self._say(name, End(grace_s=0.0, now=True))
                 self._until(lambda: not self._open(), time.monotonic() + SPARE_S)
+            self._clear()
         self._hang_up()
         return self._open_ends() if self._started else ()
 
@@ -143,6 +148,16 @@ class Fleet:
         return trouble.refused(node, failed)
 
     # within
+
+    def _clear(self) -> None:
+        """Ends what nodes may still run whose connection was lost, over a new one."""
+        lost = [name for name in self._routes if name not in self._gone]
+        for name in lost:
+            self._channels[name].close()
+            self._closed.pop(name, None)
+            self._channels[name] = self._reach(self._routes[name], self._inbox)
+            self._say(name, Clear(name=self._run))
+        self._until(lambda: not self._open() or len(self._signals) > 2, time.monotonic() + SPARE_S)
 
     def _settled(self, *, detach: bool) -> bool:
         return self._ready == self._routes.keys() if detach else self._gone.keys() == self._routes.keys()

@@ -23,6 +23,7 @@ from dynctl.ssh.words import (
     SILENT_S,
     Alive,
     Check,
+    Clear,
     End,
     Go,
     Leave,
@@ -137,7 +138,7 @@ class Part:
                         ask_down(self._connection, grace_s=message.grace_s, now=message.now)
                     case Leave():
                         return True
-                    case Alive() | Check() | Go():
+                    case Alive() | Check() | Clear() | Go():
                         pass
         except StarterLost:
             self._leave_nothing()

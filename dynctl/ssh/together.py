@@ -13,14 +13,14 @@ from dynctl.ui.plain import message_of, subject
 
 
 def together(statuses: Mapping[str, RunStatus], head: str) -> RunStatus:
-    """The status as the frontend's node has it, each process as its own node has it as long as the run starts.
+    """The status as the frontend's node has it, or any node until that one has spoken.
 
-    `head` among `statuses`, or any node until it has spoken. Once ready, the frontend's node knows best: it also
-    knows whom it can't reach.
+    While the run starts or ends, each process is as its own node has it; in between the frontend's node knows best,
+    which also knows whom it can't reach.
     """
     base = statuses.get(head) or next(iter(statuses.values()))
     own = {row.id: row for node, status in statuses.items() for row in status.processes if row.node == node}
-    if base.state != "starting":
+    if base.state in ("ready", "degraded"):
         return base
     rows = tuple(own.get(row.id, row) for row in base.processes)
     return msgspec.structs.replace(base, processes=rows)

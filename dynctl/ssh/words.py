@@ -73,7 +73,13 @@ class Leave(msgspec.Struct, frozen=True, kw_only=True, tag="leave", tag_field="o
     """The starter goes and the run stays."""
 
 
-ToNode = Check | Go | Alive | End | Leave
+class Clear(msgspec.Struct, frozen=True, kw_only=True, tag="clear", tag_field="op"):
+    """End what is left there of the run, whose part lost its starter: answered by `Gone`."""
+
+    name: str
+
+
+ToNode = Check | Clear | Go | Alive | End | Leave
 FromNode = Here | Checked | Happened | StatusNow | Ready | Failed | Gone | Done
 
 
