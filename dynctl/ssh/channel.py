@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from dynctl.ssh.words import FIRST, MAX_LINE_BYTES, FromNode, ToNode, encode, fr
 KEPT_LINES = 50
 NOISE_BYTES = 1 << 16
 """So much may come from login shells before the node speaks."""
+LONGEST_LINE = 1000
 LAST_S = 2.0
 KILL_S = 5.0
 
@@ -95,13 +97,13 @@ class Channel:
 
     def _read(self) -> None:
         stream: IO[bytes] = self._process.stdout  # type: ignore[assignment]
-        noise = 0
+        noise, nonsense = 0, False
         while line := stream.readline(MAX_LINE_BYTES):
             if not self._spoke and not line.startswith(FIRST):
                 noise += len(line)
                 self._keep(line)
                 if noise > NOISE_BYTES:
-                    self._process.terminate()
+                    nonsense = True
                     break
                 continue
             self._spoke = True
@@ -109,11 +111,13 @@ class Channel:
                 self._inbox.put(Said(self.node, from_node(line)))
             except (msgspec.DecodeError, msgspec.ValidationError):
                 self._keep(line)
-                self._process.terminate()
+                nonsense = True
                 break
+        if nonsense:
+            self._process.terminate()
         code = self._process.wait()
         self._listening.join(LAST_S)
-        self._inbox.put(Closed(self.node, code, tuple(self._lines)))
+        self._inbox.put(Closed(self.node, -signal.SIGTERM if nonsense else code, tuple(self._lines)))
 
     def _listen(self) -> None:
         stream: IO[bytes] = self._process.stderr  # type: ignore[assignment]
@@ -132,6 +136,6 @@ class Channel:
             stream.close()
 
     def _keep(self, line: bytes) -> str:
-        text = line.decode(errors="replace").rstrip()
+        text = "".join(c if c.isprintable() else " " for c in line[:LONGEST_LINE].decode(errors="replace")).rstrip()
         self._lines.append(text)
         return text

@@ -123,7 +123,9 @@ def refused(node: str, failed: Failed) -> DynctlError:
     """What a node says against a start, or why its part failed, with the node named."""
     error = failed.error()
     cause = error.cause if re.search(rf"\bnode {re.escape(node)}\b", error.cause) else f"node {node}: {error.cause}"
-    named = DynctlError(cause, where=error.where, why=error.why, fix=error.fix, tail=error.tail)
+    # what is wrong with the file is mended here, everything else there
+    fix = f"on node {node}: {error.fix}" if error.fix and error.exit_code != UsageError.exit_code else error.fix
+    named = DynctlError(cause, where=error.where, why=error.why, fix=fix, tail=error.tail)
     named.exit_code = error.exit_code
     return named
 

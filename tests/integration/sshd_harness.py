@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,18 @@ class Ssh:
         with contextlib.suppress(psutil.Error):
             return [child.pid for child in psutil.Process(self._servers[alias].pid).children()]
         return []
+
+    def cut(self, alias: str) -> None:
+        """Ends the server's open connections, as a link that is reset does."""
+        for pid in self.sessions(alias):
+            os.kill(pid, signal.SIGKILL)
+
+    def program(self, name: str, script: str) -> Path:
+        """A shell script."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
 
     def close(self) -> None:
         """Ends the servers and their connections."""
