@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -56,41 +56,39 @@ class Ssh:
         *,
         port: int | None = None,
         known: bool = True,
-        within: Sequence[str] = (),
-        more: str = "",
-    ) -> int:
-        """Starts a server at `address` whose sessions have that environment; its port. `within`: argv before sshd's."""
+        launch: Callable[[list[str]], subprocess.Popen[bytes]] | None = None,
+    ) -> None:
+        """Starts a server at `address` whose sessions have that environment. `launch`: how, where not simply here."""
         port = port or _free_port(address)
         host_key = self._new_key(f"host-{alias}")
         authorized = self.dir / f"authorized-{alias}"
-        authorized.write_text(self.key.with_suffix(".pub").read_text())
+        authorized.write_text(_public(self.key))
         settings = " ".join(f'"{name}={value}"' for name, value in env.items())
         config = self.dir / f"sshd-{alias}"
         config.write_text(
             f"ListenAddress {address}\nPort {port}\nHostKey {host_key}\nAuthorizedKeysFile {authorized}\n"
             f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-            f"KbdInteractiveAuthentication no\nSetEnv {settings}\n{more}\n"
+            f"KbdInteractiveAuthentication no\nSetEnv {settings}\n"
         )
         if os.geteuid() == 0:
             PRIVILEGE_DIR.mkdir(exist_ok=True)
         assert SSHD is not None
-        with (self.dir / f"log-{alias}").open("wb") as log:
-            self._servers[alias] = subprocess.Popen([*within, SSHD, "-D", "-e", "-f", str(config)], stderr=log)
+        log = self.dir / f"log-{alias}"
+        self._servers[alias] = (launch or subprocess.Popen)([SSHD, "-D", "-E", str(log), "-f", str(config)])
         self.alias(alias, address, port)
         if known:
-            public = " ".join(host_key.with_suffix(".pub").read_text().split()[:2])
+            public = " ".join(_public(host_key).split()[:2])
             with self.known_hosts.open("a") as file:
                 file.write(f"[{address}]:{port} {public}\n")
-        until(lambda: b"Server listening" in (self.dir / f"log-{alias}").read_bytes(), f"sshd {alias} listens")
-        return port
+        until(lambda: log.exists() and b"Server listening" in log.read_bytes(), f"sshd {alias} listens")
 
-    def alias(self, alias: str, address: str, port: int, more: str = "") -> None:
+    def alias(self, alias: str, address: str, port: int) -> None:
         """Lets the client know a host by that name."""
         with self.config.open("a") as file:
             file.write(
                 f"Host {alias}\n  HostName {address}\n  Port {port}\n  User {getpass.getuser()}\n"
                 f"  IdentityFile {self.key}\n  IdentitiesOnly yes\n  IdentityAgent none\n"
-                f"  UserKnownHostsFile {self.known_hosts}\n  GlobalKnownHostsFile /dev/null\n{more}\n"
+                f"  UserKnownHostsFile {self.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
             )
 
     def sessions(self, alias: str) -> list[int]:
@@ -136,3 +134,7 @@ def _free_port(address: str) -> int:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _public(key: Path) -> str:
+    return key.with_name(f"{key.name}.pub").read_text()
