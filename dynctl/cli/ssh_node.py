@@ -41,10 +41,10 @@ def node() -> int:
 
 def _serve(starter: Starter, question: Check) -> int:
     starter.busy = True
-    topology = _topology(question)
+    topology = own_topology(question)
     options = up.UpOptions(verify=question.verify, preflight=question.preflight, verbose=question.requests)
     name = find_node(topology, question.node)
-    secret = _secret(topology, question.secret)
+    secret = own_secret(topology, question.secret)
     preflight = up.check(topology, options, name)
     starter.busy = False
     starter.say(Checked())
@@ -62,7 +62,7 @@ def _clear(starter: Starter, name: str) -> int:
     return 0
 
 
-def _topology(question: Check) -> Topology:
+def own_topology(question: Check) -> Topology:
     """The topology as it reads where it was written; `~` is this node's user's.
 
     Snapshots are for plans from elsewhere: here every node looks at its own hardware.
@@ -73,7 +73,7 @@ def _topology(question: Check) -> Topology:
     return topology.model_copy(update={"nodes": nodes})
 
 
-def _secret(topology: Topology, handed: str | None) -> str | None:
+def own_secret(topology: Topology, handed: str | None) -> str | None:
     """From this node's own `secret_file` where it has one, else what the starter handed over."""
     if topology.secret_file and Path(topology.secret_file).exists():
         return load_secret(topology)

@@ -64,7 +64,8 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
 
     fleet = Fleet(topology.name, ways, head, view, reached)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: fleet.signalled(number))
+        if signal.getsignal(number) != signal.SIG_IGN:  # under nohup it stays ignored
+            signal.signal(number, lambda number, _frame: fleet.signalled(number))
     view.say(f"asking {', '.join(map(str, ways.values()))}")
     with view:
         failure, open_ends = _run(fleet, question, detach=options.detach)
@@ -77,9 +78,9 @@ def up_by_ssh(path: Path, sets: list[str], options: UpOptions) -> int:
             why=open_ends,
             fix=f"`dynctl down {topology.name}` on each of them",
         )
-    if fleet.signals:
+    if fleet.signals and not fleet.left:
         return 128 + fleet.signals[0]
-    if options.detach and (status := view.picture):
+    if fleet.left and (status := view.picture):
         for line in farewell(topology.name, status, head, ways[head].destination):
             print(line, file=sys.stderr)  # noqa: T201
     return 0
@@ -98,7 +99,7 @@ def _run(fleet: Fleet, question: Callable[[str], Check], *, detach: bool) -> tup
         open_ends = fleet.end()
         # meanwhile the node at fault may have told more than the one that fell over it
         return fleet.outcome() or error, open_ends
-    if detach:
+    if detach and not fleet.signals:
         fleet.leave()
         return None, ()
     return None, fleet.end()

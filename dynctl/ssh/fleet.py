@@ -67,6 +67,8 @@ class Fleet:
         self._ending = False
         self._asked: set[str] = set()
         self._said_at = 0.0
+        self.left = False
+        """Whether the run was left alone."""
 
     def signalled(self, number: int) -> None:
         """For a signal handler: the first asks for an orderly end, a second one kills."""
@@ -117,6 +119,7 @@ class Fleet:
 
     def leave(self) -> None:
         """Goes away and leaves the run."""
+        self.left = True
         for name in self._channels:
             self._say(name, Leave())
         self._hang_up()

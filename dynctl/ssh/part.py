@@ -90,11 +90,14 @@ class Starter:
                 return found
 
     def _read(self) -> None:
-        stream = sys.stdin.buffer
+        # not by sys.stdin: its lock would be held by this thread when the interpreter ends
+        rest = b""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            while (line := stream.readline(MAX_LINE_BYTES)).endswith(b"\n"):
+            while len(rest) < MAX_LINE_BYTES and (data := os.read(0, 1 << 16)):
+                *lines, rest = (rest + data).split(b"\n")
                 self._heard_at = time.monotonic()
-                self._inbox.put(to_node(line))
+                for line in lines:
+                    self._inbox.put(to_node(line))
         self._inbox.put(None)
         if self.busy:
             signal.pthread_kill(self._main, signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from types import TracebackType
@@ -40,7 +41,8 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live:
-            self._live.__exit__(kind, error, trace)
+            with contextlib.suppress(OSError):
+                self._live.__exit__(kind, error, trace)
 
     @property
     def picture(self) -> RunStatus | None:
@@ -68,13 +70,15 @@ class View:
         self.say(f"{node}: {clean(line)}")
 
     def say(self, line: str) -> None:
-        """One line of talk, above the live view where there is one."""
-        if self._live:
-            self._console.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201
+        """One line of talk, above the live view where there is one. A terminal that is gone hides nothing else."""
+        with contextlib.suppress(OSError):
+            if self._live:
+                self._console.print(line)
+            else:
+                print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def tick(self) -> None:
         """Draws what is due."""
         if self._live and (picture := self.picture):
-            self._live.update(picture, list(self._events))
+            with contextlib.suppress(OSError):
+                self._live.update(picture, list(self._events))

@@ -49,6 +49,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, tag="check", tag_field="o
     preflight: bool = True
     requests: bool = False
 
+    def __repr__(self) -> str:
+        return f"Check(node={self.node!r})"  # without the secret
+
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True, tag="checked", tag_field="op"):
     """Nothing stands in the way of a start."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import signal
 import socket
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +16,7 @@ import pytest
 
 from dynctl.ssh.code import own_command
 from tests.integration.nodes_harness import SECRET, Nodes, nodes
-from tests.integration.run_harness import Command, Home, T, until
+from tests.integration.run_harness import PATIENCE_S, Command, Home, T, until
 from tests.integration.sshd_harness import Ssh, needs_sshd
 
 MakeHome = Callable[[], Home]
@@ -28,12 +32,19 @@ class Fleet:
         self.first = two.first
         self.env = {"DYNCTL_SECRET": SECRET, "PATH": f"{ssh.bin}:{self.first.env['PATH']}"}
 
-    def up(self, *flags: str, env: T | None = None) -> Command:
-        return self.first.start("up", self.two.file, "--ssh", *flags, env={**self.env, **(env or {})})
+    def up(self, *flags: str, env: T | None = None, terminal: T | None = None) -> Command:
+        """`terminal`: the streams of one, which becomes that of the command."""
+        options = {**terminal, "start_new_session": True, "preexec_fn": take_terminal} if terminal else {}
+        return self.first.start("up", self.two.file, "--ssh", *flags, env={**self.env, **(env or {})}, **options)
 
     def nothing_left(self) -> None:
         for home in self.two.homes.values():
             home.nothing_left()
+
+
+def take_terminal() -> None:
+    """Makes stdin the terminal that ends this process when it goes away."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def session_env(home: Home) -> dict[str, str]:
@@ -85,6 +96,20 @@ def test_the_end_of_the_command_is_the_end_everywhere(make_home: MakeHome, numbe
         if number != signal.SIGKILL:
             last = {event["node"]: event for event in map(json.loads, ended.out.splitlines())}
             assert {node: event["state"] for node, event in last.items()} == {"a": "stopped", "b": "stopped"}
+
+
+def test_the_end_of_the_terminal_is_the_end_everywhere(make_home: MakeHome) -> None:
+    with fleet(make_home) as both:
+        master, slave = pty.openpty()
+        streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+        command = both.up(env={"TERM": "xterm", "COLUMNS": "120"}, terminal=streams)
+        os.close(slave)
+        for home in both.two.homes.values():
+            until(lambda home=home: home.run("status", home.name).code == 0, "it runs")
+            home.await_status(lambda s: s["state"] == "ready", "ready")
+        os.close(master)
+        command.process.wait(PATIENCE_S)
+        both.nothing_left()
 
 
 def test_a_node_whose_dynctl_is_killed_ends_the_run_and_is_cleared(make_home: MakeHome) -> None:
