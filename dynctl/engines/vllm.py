@@ -214,8 +214,13 @@ def _kv_transfer_config(topology: Topology, seat: Seat, context: EngineContext) 
 
 def _environment(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> dict[str, str]:
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": seat.address}
-    if seat.address == "127.0.0.1" or context.netdev:
-        env["GLOO_SOCKET_IFNAME"] = context.netdev if seat.span > 1 and context.netdev else "lo"
+    # without a name gloo asks the resolver for the host's own, which may be slow, wrong or nothing
+    if seat.span == 1:
+        env["GLOO_SOCKET_IFNAME"] = "lo"
+    elif context.netdev:
+        env["GLOO_SOCKET_IFNAME"] = context.netdev
+        if context.on_gpu:
+            env["NCCL_SOCKET_IFNAME"] = f"={context.netdev}"
     if seat.gpu_uuids:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(seat.gpu_uuids)}
     if not context.on_gpu:

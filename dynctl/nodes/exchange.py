@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -19,8 +19,9 @@ from dynctl.errors import DynctlError, HostError, TransportError, UsageError
 from dynctl.fabric.peer.address import format_address
 from dynctl.fabric.peer.link import GREETING_S, Link, greet
 from dynctl.fabric.peer.messages import Trouble
-from dynctl.nodes.messages import Answer, Ask, AskEnd, FromPeer, Meet, Report, Unproven
+from dynctl.nodes.messages import Answer, Ask, AskEnd, Errand, ErrandDone, FromPeer, Meet, Report, Unproven
 from dynctl.nodes.peer import Peer
+from dynctl.nodes.questions import Questions
 from dynctl.nodes.seen import LogSeen
 from dynctl.nodes.words import NodePurpose, OneSided, disagreement
 from dynctl.plan.values import Plan
@@ -58,7 +59,7 @@ class Desk(Protocol):
 
 
 class Exchange:
-    """All links. `peers` by name, in the file's order."""
+    """All links. `peers` by name, in the file's order. `run_errand`: what another node asks for, to its end."""
 
     def __init__(self, plan: Plan, run_id: str, secret: str, desk: Desk) -> None:
         self._plan, self._secret, self._desk = plan, secret, desk
@@ -72,8 +73,8 @@ class Exchange:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: Counter[str | None] = Counter()
-        self._asked: dict[int, asyncio.Future[LogSeen]] = {}
-        self._questions = 0
+        self._questions = Questions()
+        self.run_errand: Callable[[Errand], Awaitable[ErrandDone]] | None = None
         self._told: Report | None = None
         self._told_at = 0.0
 
@@ -117,21 +118,18 @@ class Exchange:
 
     async def ask_seen(self, node: str, process: str) -> LogSeen:
         """What the log of a process on another node told. Nothing, where the node does not answer."""
-        link = self.peers[node].link
-        if link is None:
-            return LogSeen()
-        self._questions += 1
-        number = self._questions
-        answer: asyncio.Future[LogSeen] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
-        try:
-            link.send(Ask(number=number, process=process))
+        with contextlib.suppress(TimeoutError, TransportError):
             async with asyncio.timeout(ANSWER_S):
-                return await answer
-        except (TimeoutError, TransportError):
-            return LogSeen()
-        finally:
-            self._asked.pop(number, None)
+                link = self.peers[node].link
+                seen: LogSeen = await self._questions.ask(link, lambda number: Ask(number=number, process=process))
+                return seen
+        return LogSeen()
+
+    async def ask_errand(self, node: str, errand: Errand) -> ErrandDone:
+        """What came of it, however long that takes. TransportError when the node can't be reached, or is lost."""
+        link = self.peers[node].link
+        done: ErrandDone = await self._questions.ask(link, lambda n: msgspec.structs.replace(errand, number=n))
+        return done
 
     async def close(self) -> None:
         """Ends all links, once what was sent has gone out."""
@@ -236,6 +234,7 @@ class Exchange:
             return peer is not None
         finally:
             if peer:
+                self._questions.lost(link)
                 peer.lose_link(link)
                 self._desk.news(peer)
             await link.close()
@@ -264,18 +263,25 @@ class Exchange:
             case Ask():
                 self._spawn(self._answer(message, link))
             case Answer():
-                asked = self._asked.get(message.number)
-                if asked and not asked.done():
-                    asked.set_result(message.seen)
+                self._questions.answered(message.number, message.seen)
             case AskEnd():
                 self._desk.asked_to_end(peer, message)
             case Unproven():
                 self._desk.unproven(peer, message)
+            case Errand():
+                self._spawn(self._do(message, link))
+            case ErrandDone():
+                self._questions.answered(message.number, message)
 
     async def _answer(self, ask: Ask, link: Link) -> None:
         seen = await self._desk.seen(ask.process)
         with contextlib.suppress(TransportError):
             link.send(Answer(number=ask.number, seen=seen))
+
+    async def _do(self, errand: Errand, link: Link) -> None:
+        done = await self.run_errand(errand) if self.run_errand else ErrandDone(number=0)
+        with contextlib.suppress(TransportError):
+            link.send(msgspec.structs.replace(done, number=errand.number))
 
     async def _tick(self) -> None:
         while True:

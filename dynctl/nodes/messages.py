@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from dynctl.nodes.failed import Failed
@@ -16,7 +18,7 @@ from dynctl.telemetry.status import (
     VerifyStatus,
 )
 
-__all__ = ["Answer", "Ask", "AskEnd", "FromPeer", "HeadWord", "Meet", "Report", "Unproven"]
+__all__ = ["Answer", "Ask", "AskEnd", "Errand", "ErrandDone", "FromPeer", "HeadWord", "Meet", "Report", "Unproven"]
 
 
 class Meet(msgspec.Struct, frozen=True, kw_only=True, tag="meet"):
@@ -31,11 +33,15 @@ class Meet(msgspec.Struct, frozen=True, kw_only=True, tag="meet"):
 
 
 class HeadWord(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the frontend's node knows. `proven`: incarnations of workers whose pairs are proven, by process id."""
+    """What only the frontend's node knows. `proven`: incarnations of workers whose pairs are proven, by process id.
+
+    `busy`: how many requests the frontend has under way in workers of other nodes that are being drained.
+    """
 
     ready: bool = False
     proven: dict[str, str] = {}
     proving: tuple[str, ...] = ()
+    busy: dict[str, int] = {}
     pairs: tuple[PairStatus, ...] = ()
     frontend: FrontendStatus = FrontendStatus()
     ttft_ms: TtftStatus = TtftStatus()
@@ -95,4 +101,25 @@ class Unproven(msgspec.Struct, frozen=True, kw_only=True, tag="unproven"):
     failed: Failed
 
 
-FromPeer = Report | Ask | Answer | AskEnd | Unproven
+class Errand(msgspec.Struct, frozen=True, kw_only=True, tag="errand"):
+    """What an operator asked for, `drain_s` as there. To the frontend's node: the whole; from it: one step, to be done.
+
+    The frontend's node carries operations out: one at a time, so that no role is left without a worker.
+    """
+
+    number: int
+    does: Literal["restart", "drain", "undrain"]
+    processes: tuple[str, ...] = ()
+    drain_s: float = 30.0
+    step: bool = False
+
+
+class ErrandDone(msgspec.Struct, frozen=True, kw_only=True, tag="errand done"):
+    """It was done, and what is to be said of it; or why it was not."""
+
+    number: int
+    said: str = ""
+    failed: Failed | None = None
+
+
+FromPeer = Report | Ask | Answer | AskEnd | Unproven | Errand | ErrandDone

@@ -21,15 +21,19 @@ FREE: frozenset[ProcessState] = frozenset({"pending", "stopped"})
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part as its node tells of it: the epoch it was last started for, and whether it runs, ends or has ended."""
+    """A part as its node tells of it: the epoch it was last started for, and whether it runs, ends or has ended.
+
+    `progress`: rises as its start goes on.
+    """
 
     epoch: str | None = None
     state: Literal["up", "ending", "gone"] = "gone"
+    progress: int = 0
 
 
-def part(state: ProcessState, epoch: str | None) -> Part:
+def part(state: ProcessState, epoch: str | None, progress: int = 0) -> Part:
     """What is told of a part in that state."""
-    return Part(epoch=epoch, state="up" if state in LIVE else "gone" if state in FREE else "ending")
+    return Part(epoch=epoch, state="up" if state in LIVE else "gone" if state in FREE else "ending", progress=progress)
 
 
 def follow(state: ProcessState, epoch: str | None, wanted: str | None) -> Literal["start", "stop"] | None:

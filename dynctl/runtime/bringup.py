@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine
 from typing import Protocol
@@ -167,11 +168,12 @@ class BringUp:
         self._run.spans.changed(process)
         self._run.refresh_state()
 
-    def _stalled(self, process: Managed) -> Coroutine[None, None, None]:
+    def _stalled(self, process: Managed) -> Coroutine[None, None, object]:
         """Raises when it makes no progress; a part of a worker on several nodes waits for its leader."""
+        spans, stall_s = self._run.spans, self._plan.ready.stall_s
         if process.spec.leader:
-            return self._run.spans.left_behind(process)
-        return StallWatch(process, self._plan.ready.stall_s).run()
+            return first_of(spans.left_behind(process), StallWatch(process, math.inf).run())
+        return StallWatch(process, stall_s, lambda: spans.progress(process.id)).run()
 
     def _timeout(self, spent_s: float) -> ReadyTimeout:
         waiting = [p for p in self._run.processes.values() if p.id not in self._serving]

@@ -62,8 +62,8 @@ class Elsewhere:
             return msgspec.structs.replace(
                 row, state="unhealthy", since=since, phase=self.peer.why_not(), phase_since=None
             )
-        if not (self._judged and self.incarnation):
-            return row
+        if not (self._judged and self.incarnation and row.state in {"starting", "loading", "ready"}):
+            return row  # by its own node it is unhealthy or taken out, whatever is proven of it
         if self.proven == self.incarnation:
             return msgspec.structs.replace(row, state="ready", phase=None, phase_since=None)
         if row.state == "ready" or self.unreached:
@@ -76,7 +76,13 @@ class Elsewhere:
                 return row
         spec = self.spec
         return ProcessStatus(
-            id=spec.id, role=spec.role, node=spec.node, nics=spec.nics, gpus=spec.gpus, ports=spec.ports
+            id=spec.id,
+            role=spec.role,
+            node=spec.node,
+            leader=spec.leader,
+            nics=spec.nics,
+            gpus=spec.gpus,
+            ports=spec.ports,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import httpx
 import psutil
@@ -54,10 +55,13 @@ def listens(process: Managed) -> bool:
 
 
 class StallWatch:
-    """Raises ReadyTimeout when a starting process shows no progress for `stall_s` seconds."""
+    """Raises ReadyTimeout when a starting process shows no progress for `stall_s` seconds.
 
-    def __init__(self, process: Managed, stall_s: float) -> None:
-        self._process, self._stall_s = process, stall_s
+    `elsewhere`: a number that changes whenever its parts on other nodes make progress.
+    """
+
+    def __init__(self, process: Managed, stall_s: float, elsewhere: Callable[[], int] = lambda: 0) -> None:
+        self._process, self._stall_s, self._elsewhere = process, stall_s, elsewhere
 
     async def run(self) -> None:
         """Watches until cancelled. Progress is log bytes, CPU, I/O or GPU memory of the process's tree."""
@@ -69,6 +73,7 @@ class StallWatch:
             elsewhere = any(after[key] != before[key] for key in after if key != "cpu_s")
             if elsewhere or busy_s > BUSY_SHARE * (now - moved_at):
                 moved_at, before = now, after
+                self._process.progress += 1
             elif now - moved_at > self._stall_s:
                 raise self._error()
 
@@ -81,6 +86,7 @@ class StallWatch:
                 found["processes"] += 1
                 io = member.io_counters()
                 found["io"] += io.read_bytes + io.write_bytes
+        found["parts"] = self._elsewhere()
         found["gpu"] = _gpu_memory(self._process)
         return found
 

@@ -36,7 +36,8 @@ class Managed:
     """A planned process and what became of it. `exited` is set when the process that runs now has ended.
 
     It is a child that `execute` started, or one that `adopt` took over, whose exit status nobody can know.
-    `on_exit` is called at the very moment of its end. `epoch`: which start of a worker on several nodes it belongs to.
+    `on_exit` is called at the very moment of its end. `epoch`: which start of a worker on several nodes it belongs to;
+    `progress`: rises as its start goes on.
     """
 
     def __init__(self, spec: ProcessSpec, store: RunStore, run_id: str, events: EventLog) -> None:
@@ -49,6 +50,7 @@ class Managed:
         self.phase_since = self.since
         self.rss_bytes: int | None = None
         self.epoch: str | None = None
+        self.progress = 0
         self.bound: Bound | None = None
         self._unbound: str | None = None
         self.started = asyncio.Event()
@@ -186,6 +188,7 @@ class Managed:
             id=spec.id,
             role=spec.role,
             node=spec.node,
+            leader=spec.leader,
             pid=self.pid,
             state=self.state,
             phase=self.phase,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
+
+import msgspec
 
 from dynctl.errors import DynctlError, RunStateError, RuntimeFailure, UsageError
 from dynctl.nodes.failed import Failed
+from dynctl.nodes.messages import Errand, ErrandDone
 from dynctl.plan.values import Plan
 from dynctl.runtime.bringup import BringUp
+from dynctl.runtime.errands import Errands, as_done, to_operation
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Done, Drain, Operation, Restart, Undrain
 from dynctl.runtime.observer import Observer
-from dynctl.runtime.picture import Picture
+from dynctl.runtime.picture import Picture, Shown
 from dynctl.store.log import EventLog
 
 LOOK_S = 0.05
@@ -35,10 +39,15 @@ class Run(Protocol):
 
     plan: Plan
     processes: dict[str, Managed]
+    errands: Errands
     bringup: BringUp
     observer: Observer
     picture: Picture
     events: EventLog
+
+    @property
+    def every(self) -> Mapping[str, Shown]:
+        """The processes of all nodes."""
 
 
 class Operations:
@@ -71,27 +80,16 @@ class Operations:
             raise RunStateError(
                 f"another operation on `{run.plan.name}` is under way", fix="`dynctl events -f` shows its progress"
             )
-        if run.plan.nodes:
-            raise RunStateError(
-                f"`{run.plan.name}` runs on several nodes: this works on a run of one node only",
-                fix="end it on every node and start it again",
-            )
         for process in asked.processes if isinstance(asked, Restart) else (asked.process,):
-            if process not in run.processes:
-                known = ", ".join(run.processes)
+            if process not in run.every:
+                known = ", ".join(run.every)
                 raise UsageError(f"`{run.plan.name}` has no process `{process}`", why=f"there are: {known}")
         if not isinstance(asked, Restart) and asked.process == "frontend":
             raise UsageError("the frontend can't be drained: it is what drains", fix="`dynctl restart` restarts it")
 
     async def _carry_out(self, asked: Operation, answer: Answer) -> None:
         try:
-            match asked:
-                case Restart():
-                    said = await self._restart(asked)
-                case Drain():
-                    said = await self._drain(asked)
-                case Undrain():
-                    said = await self._undrain(asked)
+            said = await (self._do(asked) if self._run.errands.here else self._run.errands.hand_over(asked))
         except DynctlError as error:
             self._run.events.add("error", error.cause, why="; ".join(error.why) or None, who="operator")
             answer(Done(failed=Failed.of(error)))
@@ -104,21 +102,62 @@ class Operations:
         else:
             answer(Done(said=said))
 
+    async def _do(self, asked: Operation) -> str:
+        match asked:
+            case Restart():
+                return await self._restart(asked)
+            case Drain() | Undrain():
+                worker = self._worker(asked.process)
+                asked = msgspec.structs.replace(asked, process=worker)
+                if not self._run.errands.is_here(worker):
+                    return await self._run.errands.step(asked, worker)
+                return await (self._drain(asked) if isinstance(asked, Drain) else self._undrain(asked))
+
+    def _worker(self, process: str) -> str:
+        """The process, or the leader of the worker on several nodes that it is a part of."""
+        return self._run.plan.process(process).leader or process
+
+    # what another node asks
+
+    async def errand(self, errand: Errand) -> ErrandDone:
+        """Does a step for the frontend's node; on that node the whole of what an operator asked for elsewhere."""
+        asked = to_operation(errand)
+        if not errand.step:
+            done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+            self.begin(asked, lambda said: None if done.done() else done.set_result(said))
+            end = await done
+            return ErrandDone(number=0, said=end.said, failed=end.failed)
+        return await as_done(self._step(asked))
+
+    async def _step(self, asked: Operation) -> str:
+        for process in asked.processes if isinstance(asked, Restart) else (asked.process,):
+            if process not in self._run.processes or not self._run.picture.was_ready:
+                raise RunStateError(f"{process} can't be operated on here", where=f"node {self._run.plan.node}")
+            self._say(process, "asked for by the frontend's node")
+            if isinstance(asked, Restart):
+                await self._restart_here(self._run.processes[process], asked.drain_s)
+                return f"{process} is back"
+        return await self._do(asked)
+
     # restart
 
     async def _restart(self, asked: Restart) -> str:
         """Workers one at a time, decode first; the frontend last."""
-        ids = list(dict.fromkeys(asked.processes)) or list(self._run.processes)
-        ids.sort(key=lambda process: ROLE_ORDER[self._run.processes[process].spec.role])
+        every = self._run.every
+        ids = list(dict.fromkeys(self._worker(process) for process in asked.processes or every))
+        ids.sort(key=lambda process: ROLE_ORDER[every[process].spec.role])
         began = time.monotonic()
         for number, process in enumerate(ids, start=1):
             self._say(process, f"restart {number} of {len(ids)}")
-            await self._restart_one(self._run.processes[process], asked.drain_s)
+            if every[process].state == "ready":
+                await self._another_ready(every[process])
+            if self._run.errands.is_here(process):
+                await self._restart_here(self._run.processes[process], asked.drain_s)
+            else:
+                await self._run.errands.step(asked, process)
         return f"restarted {', '.join(ids)} in {time.monotonic() - began:.1f} s"
 
-    async def _restart_one(self, process: Managed, drain_s: float) -> None:
-        if process.state == "ready":
-            await self._another_ready(process)
+    async def _restart_here(self, process: Managed, drain_s: float) -> None:
         keeper, before = self._run.bringup.keepers[process.id], process.restarts
         keeper.feed("restart", why="asked for")
         if process.state == "draining":
@@ -127,9 +166,10 @@ class Operations:
             keeper.feed("drained", why="asked for")
         await self._ready(process, before)
 
-    async def _another_ready(self, process: Managed) -> None:
+    async def _another_ready(self, process: Shown) -> None:
         """Where a role has several workers, one of them serves at any time."""
-        others = [p for p in self._run.processes.values() if p.spec.role == process.spec.role and p is not process]
+        workers = [p for p in self._run.every.values() if not p.spec.leader]
+        others = [p for p in workers if p.spec.role == process.spec.role and p is not process]
         deadline = time.monotonic() + self._run.plan.ready.timeout_s
         while others and not any(other.state == "ready" for other in others):
             if time.monotonic() > deadline or not any(other.state in COMING for other in others):
@@ -187,16 +227,25 @@ class Operations:
     async def _idle(self, process: Managed, timeout_s: float) -> int:
         """Returns when nothing is in flight there, or time is up: how many requests are left."""
         began = said_at = time.monotonic()
-        await asyncio.sleep(min(SETTLE_S, timeout_s))
-        while left := self._run.observer.busy(process.id) if process.pid else 0:
-            now = time.monotonic()
+        known_at: float | None = None
+        while process.pid:
+            now, left = time.monotonic(), self._under_way(process.id)
+            if known_at is None and left is not None:
+                known_at = now
+            if left == 0 and known_at is not None and now - known_at >= min(SETTLE_S, timeout_s):
+                return 0
             if now - began >= timeout_s:
-                return left
+                return left or 0
             if now - said_at >= SAY_S:
                 said_at = now
                 self._say(process.id, f"draining: {left} in flight")
             await asyncio.sleep(LOOK_S)
         return 0
+
+    def _under_way(self, process: str) -> int | None:
+        """Requests that the frontend has there; None while its node has not said."""
+        run = self._run
+        return run.observer.busy(process) if run.errands.here else run.errands.under_way(process)
 
     def _say(self, process: str, message: str) -> None:
         self._run.events.add("operation", message, process=process, who="operator")

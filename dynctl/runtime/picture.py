@@ -152,6 +152,11 @@ class Picture:
             ready=ready,
             proven=proven,
             proving=proving,
+            busy={
+                p.id: self._observer.busy(p.id)
+                for p in self._processes.values()
+                if p.id not in self._own and p.state == "draining"
+            },
             pairs=tuple(self._proving.pairs.values()),
             frontend=self._observer.frontend(),
             ttft_ms=self._observer.ttft(),

@@ -63,7 +63,7 @@ class Spans:
     def parts(self) -> dict[str, Part]:
         """The parts that run here."""
         own = self._processes
-        return {name: part(own[name].state, own[name].epoch) for name in self._leader if own[name].epoch}
+        return {name: part(p.state, p.epoch, p.progress) for name in self._leader if (p := own[name]).epoch}
 
     # what bring-up asks
 
@@ -104,9 +104,9 @@ class Spans:
                     fix=f"`dynctl events` on node {self._node[process.id]} says why; start this node again",
                 )
 
-    def is_part(self, process: str) -> bool:
-        """Whether it follows a leader on another node."""
-        return process in self._leader
+    def progress(self, process: str) -> int:
+        """A number that rises as its parts elsewhere go on with their start."""
+        return sum(told.progress for told in self._told(process).values()) if process in self._leads else 0
 
     # what keeping them asks
 

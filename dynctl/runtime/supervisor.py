@@ -19,6 +19,7 @@ from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.elsewhere import merged
 from dynctl.runtime.ending import Ending
+from dynctl.runtime.errands import Errands
 from dynctl.runtime.kept import Kept
 from dynctl.runtime.leaving import drains
 from dynctl.runtime.lifecycle import run_state
@@ -72,12 +73,15 @@ class Supervisor:
         self.neighbours = Neighbours(self, secret) if secret else None
         if self.neighbours:
             self.spans.meet(self.neighbours.exchange, self.neighbours.until)
-        every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
+        self.every = every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
+        self.errands = Errands(self.plan, self.neighbours)
         self.proving = Proving(self.plan, store.token(), every, self.events)
         self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)
         self.prover = self._prover()
         self.bringup = BringUp(self)
         self.operations = Operations(self)
+        if self.neighbours:
+            self.neighbours.exchange.run_errand = self.operations.errand
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._grace_s = STOP_GRACE_S

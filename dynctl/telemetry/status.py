@@ -71,11 +71,13 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One process as last seen. `since` is wall time in seconds of its present state.
 
     `cpus`, `memory_nodes` are as planned, `bound` as found; None where nothing was planned, or not looked at yet.
+    `leader`: the worker that it is a part of, where that spans several nodes.
     """
 
     id: str
     role: str
     node: str = "local"
+    leader: str | None = None
     pid: int | None = None
     state: ProcessState = "pending"
     phase: str | None = None

@@ -13,6 +13,8 @@ WIDE = 110
 """From this many columns on, state, phase and time have columns of their own."""
 
 MOST_UNBOUND = 3
+PART = "└ "
+"""Before a part of a worker on several nodes, which comes after its leader."""
 LONGEST_STATE = 32
 """Room for `waits for prefill-0` and its minutes in a narrow view."""
 
@@ -66,7 +68,7 @@ def _row(process: ProcessStatus, *, wide: bool, nodes: bool, now: float) -> list
     state = Text(f"{mark(process.state)} {process.state}", style=STATE_STYLE.get(process.state, ""))
     phase = clean(process.phase or "")
     elapsed = elapsed_text(process, now)
-    row = [Text(clean(process.id), style="bold")]
+    row = [Text(f"{PART if process.leader else ''}{clean(process.id)}", style="bold")]
     if nodes:
         row.append(Text(clean(process.node)))
     if wide:

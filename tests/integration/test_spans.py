@@ -76,8 +76,12 @@ def test_all_parts_of_a_worker_share_one_life(three: Nodes) -> None:
     status = renewed(three, status, 2, "its leader was killed")
 
     os.kill(worker_below(rows(status)["decode-0.1"]["pid"]), signal.SIGSTOP)
-    renewed(three, status, 3, "a part was stopped by a signal")
+    status = renewed(three, status, 3, "a part was stopped by a signal")
     assert "unhealthy" in three.homes["b"].states("decode-0")
+
+    done = three.homes["c"].run("restart", three.first.name, "decode-0.1")
+    assert done.code == 0, done.err
+    renewed(three, status, 4, "a part was asked to restart")
 
 
 def test_the_loss_of_a_parts_node_is_the_workers_until_it_returns(three: Nodes) -> None:

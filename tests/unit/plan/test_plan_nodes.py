@@ -121,6 +121,14 @@ def test_a_worker_that_spans_nodes() -> None:
     assert "engine_id" not in flag(plan.process("prefill-0"), "--kv-transfer-config")
 
 
+def test_ranks_on_one_node_meet_on_the_loopback_and_those_of_several_on_the_nodes_interface() -> None:
+    roles = "  prefill: {tp: 2, on: [a]}\n  decode: {workers: 1, tp: 4, on: [b, c]}\n"
+    for node, process, netdev in (("a", "prefill-0", "lo"), ("b", "decode-0", "eth7"), ("c", "decode-0.1", "eth7")):
+        plan = resolve(topology(roles, "a", "b", "c"), facts(node, netdev="eth7"))
+        env = plan.process(process).env
+        assert (env["GLOO_SOCKET_IFNAME"], env["VLLM_HOST_IP"]) == (netdev, ADDRESSES[node])
+
+
 @pytest.mark.parametrize("on", ["[a, b]", "[b, a]"])
 def test_kv_for_a_part_on_another_node_leaves_the_node(on: str) -> None:
     """Bound to loopback the prefill worker could not be reached by the part that is elsewhere."""

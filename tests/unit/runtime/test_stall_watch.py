@@ -34,7 +34,7 @@ class Worker:
         self.id, self.phase, self.state = "decode-0", "loading weights", "loading"
         self.spec = ProcessSpec(id="decode-0", role="decode", argv=("e",))
         self.tail = types.SimpleNamespace(bytes_read=100)
-        self.cpu_s, self.io_bytes, self.members = 1.0, 0, 1
+        self.cpu_s, self.io_bytes, self.members, self.progress = 1.0, 0, 1, 0
         self._clock, self._act = clock, act
 
     def processes(self) -> list[Worker]:
@@ -120,6 +120,12 @@ def rotated(worker: Worker, now: float) -> None:
 @pytest.mark.parametrize("act", [logging, computing, downloading, forking])
 async def test_progress_of_any_kind_is_progress(clock: Clock, act: Callable[[Worker, float], None]) -> None:
     assert await stalled_after(clock, act) is None
+
+
+async def test_the_progress_of_parts_elsewhere_counts(clock: Clock) -> None:
+    watch = StallWatch(Worker(clock, silent), STALL_S, lambda: int(clock.now / 5))  # type: ignore[arg-type]
+    with pytest.raises(asyncio.CancelledError):
+        await watch.run()
 
 
 async def test_silence_is_a_stall(clock: Clock) -> None:

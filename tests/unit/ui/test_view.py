@@ -52,6 +52,16 @@ def test_no_line_exceeds_the_width(scene: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 160])
+def test_a_part_of_a_worker_stands_under_its_leader(width: int) -> None:
+    run = scenes.ready()
+    leader = run.processes[0]
+    part = msgspec.structs.replace(leader, id=f"{leader.id}.1", leader=leader.id, node="b", ports={})
+    lines = view(msgspec.structs.replace(run, processes=(leader, part, *run.processes[1:])), width)
+    at = next(number for number, line in enumerate(lines) if line.strip().startswith(f"└ {part.id}"))
+    assert lines[at - 1].strip().startswith(leader.id)
+
+
+@pytest.mark.parametrize("width", [80, 160])
 def test_a_run_that_serves(width: int) -> None:
     text = "\n".join(view(scenes.ready(), width, scenes.events()))
     for fact in (
