@@ -199,5 +199,5 @@ class Picture:
             role=role,
             url=process.spec.probes.url or "",
             state=state,
-            lost=process.spec.node in lost,
+            lost=not self._plan.places(process.id).isdisjoint(lost),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -37,8 +38,8 @@ class Links(Protocol):
 class Spans:
     """`parts`: for each leader of this node the parts elsewhere, by id, and their nodes."""
 
-    def __init__(self, plan: Plan, run_id: str, processes: Mapping[str, Managed]) -> None:
-        self._run_id, self._processes, self._started = run_id, processes, 0
+    def __init__(self, plan: Plan, processes: Mapping[str, Managed]) -> None:
+        self._processes = processes
         self._keepers: Mapping[str, Feed] = {}
         nodes = {spec.id: spec.node for spec in plan.processes}
         self._leader = {spec.id: spec.leader for spec in plan.own() if spec.leader}
@@ -80,8 +81,7 @@ class Spans:
     def begin(self, process: Managed) -> None:
         """It starts now: a leader with a new epoch, a part with its leader's."""
         if process.id in self._leads:
-            self._started += 1
-            process.epoch = f"{self._run_id}.{self._started}"
+            process.epoch = uuid.uuid4().hex  # never one that was, whatever became of the supervisor before
             self._taken[process.id] = set()
         elif process.id in self._leader and not process.epoch:
             process.epoch = self._wanted(process.id)[1]

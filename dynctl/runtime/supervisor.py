@@ -69,7 +69,7 @@ class Supervisor:
         headers = {"authorization": f"Bearer {key}"} if key else None
         self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers)
         self.observer = Observer(self.plan)
-        self.spans = Spans(self.plan, self.record.run_id, self.processes)
+        self.spans = Spans(self.plan, self.processes)
         self.neighbours = Neighbours(self, secret) if secret else None
         if self.neighbours:
             self.spans.meet(self.neighbours.exchange, self.neighbours.until)

@@ -37,7 +37,7 @@ def test_the_frontend_is_told_of_a_worker_whose_node_is_lost(node: str, lost: bo
 def picture(state: str, *, was_ready: bool, others: object = None) -> Picture:
     """Of a run with one process, which is on node b."""
     spec = SimpleNamespace(id="decode-0", role="decode", node="b", probes=SimpleNamespace(url="http://h:1"))
-    plan = SimpleNamespace(workers=lambda: (spec,), own=lambda: (spec,))
+    plan = SimpleNamespace(workers=lambda: (spec,), own=lambda: (spec,), places=lambda worker: {spec.node})
     process = SimpleNamespace(id="decode-0", spec=spec, state=state)
     nothing = cast("Any", None)
     made = Picture(
