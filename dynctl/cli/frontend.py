@@ -17,6 +17,7 @@ def frontend(
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
     api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
+    routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
     ] = 20.0,
@@ -40,5 +41,6 @@ def frontend(
                 prefill_s=prefill_timeout, first_s=first_timeout, whole_s=whole_timeout, stall_s=stall_timeout
             ),
             retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
+            routing=routing,
         )
     )

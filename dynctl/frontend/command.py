@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dynctl.errors import UsageError
 from dynctl.frontend.app import App
+from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.control import ControlLink
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
@@ -22,6 +23,7 @@ from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
 from dynctl.frontend.retry import RetryLimits
+from dynctl.frontend.routing import POLICIES
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -43,6 +45,7 @@ def serve(
     handover: Handover | None = None,
     timeouts: Timeouts | None = None,
     retries: RetryLimits | None = None,
+    routing: str = "round-robin",
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
@@ -52,6 +55,9 @@ def serve(
     that is taken.
     """
     import uvloop
+
+    if routing not in POLICIES:
+        raise UsageError(f"there is no routing {routing!r}", fix=f"one of {', '.join(POLICIES)}")
 
     if control is None and not (decode or worker):
         raise UsageError(
@@ -71,7 +77,7 @@ def serve(
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries)
+    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
     return 0
@@ -90,11 +96,12 @@ class Frontend:
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
         retries: RetryLimits | None = None,
+        routing: str = "round-robin",
     ) -> None:
         self._sock = sock
         self._urls = urls
         self._control = control
-        self._workers = Workers()
+        self._workers = Workers(Chooser(routing))
         self._client = Client()
         self._app = App(
             self._workers,

@@ -44,6 +44,7 @@ class Dispatcher:
     async def generate(self, job: Job) -> None:
         """A completion: through prefill and decode where it can be handed over, else by one worker."""
         job.fields = parse_fields(job.request.body)
+        job.ask = self._workers.chooser.ask(job.request, job.fields)
         role = self._workers.alone_role()
         hand_over = role == "decode" and self._workers.expects("prefill") and one_sequence(job.fields)
         await self._attempts(job, role, hand_over=hand_over)
@@ -91,12 +92,13 @@ class Dispatcher:
                 job.prefill = job.spans.prefill_sent = None
             else:
                 job.mode = "disaggregated"
-            worker = self._pick(role, trail)
+            worker = self._pick(role, trail, job)
             if worker is None:
                 raise self._none_ready()
             body = job.request.body if params is None else decode_body(job.request.body, params)
             others = self._others(role, trail, worker)
             hold = trail.another_way(handed_over=params is not None, others=others)
+            self._workers.chooser.began(worker, job.ask)
             try:
                 await self._legs.answer(worker, job, body, leg=role, hold=hold, resend=params is None)
             except LegFailed as error:
@@ -104,6 +106,8 @@ class Dispatcher:
             else:
                 self._workers.trust(worker)
                 return
+            finally:
+                self._workers.chooser.ended(worker, job.ask)
 
     def _after_answer(self, job: Job, trail: Trail, error: LegFailed, role: str) -> None:
         """Returns where another attempt may be made, else raises what the client is told."""
@@ -137,9 +141,10 @@ class Dispatcher:
         body = prefill_body(job.fields)
         failed = False
         while len(trail.prefills) < MAX_PREFILLS:
-            worker = self._workers.pick("prefill", trail.prefills)
+            worker = self._workers.pick("prefill", trail.prefills, job.ask)
             if worker is None:
                 break
+            self._workers.chooser.began(worker, job.ask)
             try:
                 reply = await self._legs.prefill(worker, job, body)
                 params = self._legs.params(worker, job, reply)
@@ -158,12 +163,15 @@ class Dispatcher:
                 if params is None:
                     self._counts.degraded("nothing_kept")
                 return params
+            finally:
+                self._workers.chooser.ended(worker, job.ask)
         self._counts.degraded("handover_failed" if trail.lost else "prefill_failed" if failed else "no_prefill")
         return None
 
-    def _pick(self, role: str, trail: Trail) -> Worker | None:
+    def _pick(self, role: str, trail: Trail, job: Job) -> Worker | None:
         """A worker that has not failed this request, or the last one again where that makes sense."""
-        return self._workers.pick(role, trail.answers) or (self._workers.pick(role) if trail.same else None)
+        pick = self._workers.pick
+        return pick(role, trail.answers, job.ask) or (pick(role, (), job.ask) if trail.same else None)
 
     def _others(self, role: str, trail: Trail, worker: Worker) -> bool:
         tried = trail.prefills if role == "prefill" else trail.answers

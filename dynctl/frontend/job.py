@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from dynctl.frontend.ask import NOTHING, Ask
 from dynctl.frontend.body import Fields
 from dynctl.frontend.messages import Mode, RequestRecord
 from dynctl.frontend.spans import Spans
@@ -28,6 +29,7 @@ class Job:
     """A request, its answer, and what is known about how it went."""
 
     __slots__ = (
+        "ask",
         "at",
         "decode",
         "directed",
@@ -51,6 +53,7 @@ class Job:
         self.id = request_id(request)
         self.spans = Spans(request.received)
         self.fields: Fields | None = None
+        self.ask: Ask = NOTHING
         self.status = 0
         self.streamed = False
         self.directed = False

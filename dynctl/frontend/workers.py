@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
+from dynctl.frontend.ask import NOTHING, Ask
+from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.health import Health, assess
 from dynctl.frontend.messages import WorkerTable
-from dynctl.frontend.routing import Policy, Snapshot, Worker, round_robin
+from dynctl.frontend.routing import Worker
 from dynctl.http.origin import parse_origin
 
 _SUSPECT_S = 2.0
@@ -19,10 +21,9 @@ class Workers:
     A worker that just failed to answer is avoided for two seconds where there is another, until the table says more.
     """
 
-    def __init__(self, *, policy: Policy = round_robin, clock: Callable[[], float] = time.monotonic) -> None:
-        self._policy = policy
+    def __init__(self, chooser: Chooser | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.chooser = chooser or Chooser()
         self._clock = clock
-        self._turns: dict[str, int] = {}
         self._suspects: dict[str, float] = {}
         self._by_id: dict[str, Worker] = {}
         self._ready: dict[str, tuple[Worker, ...]] = {}
@@ -47,6 +48,7 @@ class Workers:
             new = self._by_id.get(worker_id)
             if new is None or new.origin != old.origin or (new.state == "down" and old.state != "down"):
                 gone.append(old)
+                self.chooser.gone(old)
                 self._suspects.pop(worker_id, None)
         return gone
 
@@ -62,8 +64,8 @@ class Workers:
         """The workers of a role that take requests."""
         return self._ready.get(role, ())
 
-    def pick(self, role: str, exclude: Collection[str] = ()) -> Worker | None:
-        """The next worker of a role; None when there is none besides the excluded ones."""
+    def pick(self, role: str, exclude: Collection[str] = (), ask: Ask = NOTHING) -> Worker | None:
+        """The worker of a role for a request; None when there is none besides the excluded ones."""
         candidates = self.ready(role)
         if exclude:
             candidates = tuple(w for w in candidates if w.id not in exclude)
@@ -71,9 +73,7 @@ class Workers:
             now = self._clock()
             trusted = tuple(w for w in candidates if self._suspects.get(w.id, now) <= now)
             candidates = trusted or candidates
-        turn = self._turns.get(role, 0)
-        self._turns[role] = turn + 1
-        return self._policy(Snapshot(candidates=candidates, turn=turn))
+        return self.chooser.choose(role, candidates, ask)
 
     def suspect(self, worker: Worker) -> None:
         """The worker did not answer."""

@@ -113,6 +113,8 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
     front = topology.frontend
     argv = [*facts.dynctl, "frontend", "--host", front.host, "--port", str(front.port), "--control", facts.socket]
     argv += ["--drain-timeout", str(DRAIN_S)]
+    if front.routing != "round-robin":
+        argv += ["--routing", front.routing]
     if front.api_keys_file:
         argv += ["--api-keys-file", str(front.api_keys_file)]
     if front.allow_public:

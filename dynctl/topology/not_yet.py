@@ -14,7 +14,6 @@ NOT_YET: dict[Path, tuple[Any, ...]] = {
     ("frontend", "resume"): (False,),
     ("frontend", "tls"): (None,),
     ("frontend", "kind"): (None, "builtin"),
-    ("frontend", "routing"): ("round-robin",),
 }
 """Path, where `*` is any role, and the values that change nothing and are therefore accepted."""
 

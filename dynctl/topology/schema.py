@@ -93,7 +93,9 @@ class Frontend(Section):
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.", examples=["127.0.0.1"])
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.", examples=[8000])
-    routing: Text = Field(default="round-robin", description="How workers are chosen.", examples=["round-robin"])
+    routing: Literal["round-robin", "least-loaded", "power-of-two", "session", "cache-aware"] = Field(
+        default="round-robin", description="How workers are chosen.", examples=["cache-aware"]
+    )
     kind: Literal["builtin", "vllm-router", "dynamo"] | None = Field(
         default=None, description="Which router serves; by default the one that the engine needs.", examples=["builtin"]
     )

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from dynctl.frontend.app import App
+from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.errors import refusal_body
 from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerEntry, WorkerTable
@@ -98,10 +99,11 @@ class Router:
         timeouts: Timeouts | None = None,
         retries: RetryLimits | None = None,
         limits: Limits | None = None,
+        routing: str = "round-robin",
     ) -> None:
         self.records: list[RequestRecord] = []
         self.failures: list[BaseException] = []
-        self.workers = Workers()
+        self.workers = Workers(Chooser(routing))
         self.client = Client(connect_timeout_s=2.0)
         self.app = App(
             self.workers,

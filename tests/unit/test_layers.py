@@ -61,6 +61,7 @@ PURE = (
     "dynctl.frontend.health",
     "dynctl.frontend.messages",
     "dynctl.frontend.retry",
+    "dynctl.frontend.prefixes",
     "dynctl.frontend.routing",
     "dynctl.frontend.spans",
     "dynctl.frontend.sse",

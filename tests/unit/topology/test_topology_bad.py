@@ -130,7 +130,7 @@ BAD_KEYS = {
     "several": ("frontend: {workers: 2}\n", "frontend.workers", "not supported by this", "workers: 1"),
     "resume": ("frontend: {resume: true}\n", "frontend.resume", "not supported by this", "leave it out"),
     "kind": ("frontend: {kind: dynamo}\n", "frontend.kind", "not supported by this", "kind: builtin"),
-    "routing": ("frontend: {routing: magic}\n", "frontend.routing", "value magic", "routing: round-robin"),
+    "routing": ("frontend: {routing: magic}\n", "frontend.routing", "must be one of round-robin, ", "round-robin"),
 }
 
 

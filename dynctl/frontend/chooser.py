@@ -1,0 +1,80 @@
+"""The state that routing needs: turns, tokens under way, prompts seen. The policies themselves are pure."""
+
+from __future__ import annotations
+
+import random
+
+from dynctl.frontend.ask import NOTHING, Ask, ask_of
+from dynctl.frontend.body import Fields
+from dynctl.frontend.prefixes import Prefixes
+from dynctl.frontend.routing import POLICIES, Snapshot, Worker, round_robin
+from dynctl.http.message import Request
+
+
+class Chooser:
+    """Chooses workers by one of POLICIES. Round-robin looks at no request and counts nothing.
+
+    `began` and `ended` frame each leg, with the same Ask. `outstanding`: tokens of the legs under way, by worker id.
+    """
+
+    def __init__(self, name: str = "round-robin", *, chance: random.Random | None = None) -> None:
+        self.name = name
+        self._policy = POLICIES[name]
+        self._plain = self._policy is round_robin
+        self._prefixes = Prefixes() if name == "cache-aware" else None
+        self._chance = chance or random.Random()  # noqa: S311
+        self._turns: dict[str, int] = {}
+        self.outstanding: dict[str, int] = {}
+
+    def ask(self, request: Request, fields: Fields | None) -> Ask:
+        """What this policy wants to know of a request."""
+        return NOTHING if self._plain else ask_of(request, fields, prefixes=self._prefixes is not None)
+
+    def choose(self, role: str, candidates: tuple[Worker, ...], ask: Ask = NOTHING) -> Worker | None:
+        """The candidate that the request goes to; None where there is none."""
+        turn = self._turns.get(role, 0)
+        self._turns[role] = turn + 1
+        if self._plain:
+            return round_robin(Snapshot(candidates=candidates, turn=turn))
+        matched = {}
+        if self._prefixes is not None and ask.blocks:
+            share = ask.tokens / len(ask.blocks)
+            matched = {name: round(count * share) for name, count in self._prefixes.matched(ask.blocks).items()}
+        snapshot = Snapshot(
+            candidates=candidates,
+            turn=turn,
+            outstanding=self.outstanding,
+            tokens=ask.tokens,
+            matched=matched,
+            session=ask.session,
+            dice=(self._chance.random(), self._chance.random()),
+        )
+        return self._policy(snapshot)
+
+    def began(self, worker: Worker, ask: Ask) -> None:
+        """A leg goes to the worker."""
+        if self._plain:
+            return
+        self.outstanding[worker.id] = self.outstanding.get(worker.id, 0) + _cost(worker, ask)
+        if self._prefixes is not None and ask.blocks:
+            self._prefixes.add(worker.id, ask.blocks)
+
+    def ended(self, worker: Worker, ask: Ask) -> None:
+        """The leg is over, well or ill."""
+        if self._plain:
+            return
+        left = self.outstanding.get(worker.id, 0) - _cost(worker, ask)
+        if left > 0:
+            self.outstanding[worker.id] = left
+        else:
+            self.outstanding.pop(worker.id, None)
+
+    def gone(self, worker: Worker) -> None:
+        """The worker is out of service: a new process under its name has seen nothing."""
+        if self._prefixes is not None:
+            self._prefixes.forget(worker.id)
+
+
+def _cost(worker: Worker, ask: Ask) -> int:
+    """Tokens of a leg: a prefill worker makes no answer."""
+    return ask.tokens + (0 if worker.role == "prefill" else ask.output)
