@@ -7,10 +7,13 @@ from tests.chaos.play import play
 from tests.chaos.world import World
 from tests.integration.run_harness import Home
 
-ROWS = ("prefill-0 SIGKILL", "decode-0 SIGKILL")
+ROWS = (
+    *("prefill-0 SIGKILL", "decode-0 SIGKILL", "frontend SIGTERM"),
+    *("disk full, prefill-0 killed", "run directory removed"),
+)
 
 
-def test_killed_workers_cost_no_request_that_could_be_saved(home: Home) -> None:
+def test_faults_cost_no_request_that_could_be_saved(home: Home) -> None:
     world = World(home, fake=True, deadline_s=60.0)
     world.up()
     for fault in (fault for fault in matrix(5.0) if fault.name in ROWS):
