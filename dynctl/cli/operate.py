@@ -1,8 +1,9 @@
-"""`dynctl restart` and `drain`: asks a run's supervisor, and shows how it goes."""
+"""`dynctl restart`, `drain` and `scale`: asks a run's supervisor, and shows how it goes."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import msgspec
 
@@ -30,15 +31,33 @@ def drain(names: list[str], drain_s: float, *, undo: bool, as_json: bool) -> int
     return operate(store, asked, as_json=as_json)
 
 
-def operate(store: RunStore, asked: Operation, *, as_json: bool) -> int:
-    """Asks, shows events until it is done. The operation goes on when this command is interrupted."""
+def operate(store: RunStore, asked: Operation, *, as_json: bool, begun: Callable[[], None] = lambda: None) -> int:
+    """Asks, shows events until it is done. The operation goes on when this command is interrupted, and that is said.
+
+    `begun` is called once the supervisor has taken it up, or refused it.
+    """
+    try:
+        return _operate(store, asked, begun, as_json=as_json)
+    except KeyboardInterrupt:
+        print(f"the supervisor goes on with it: `dynctl events {store.name} -f` shows how", file=sys.stderr)  # noqa: T201
+        raise
+
+
+def refuse_unsupervised(store: RunStore) -> None:
+    """RunStateError where there is no supervisor to ask."""
     if not is_supervised(store.name):
         raise RunStateError(
             f"the run `{store.name}` has no supervisor", fix=f"`dynctl up {store.name}` starts it, or takes it over"
         )
+
+
+def _operate(store: RunStore, asked: Operation, begun: Callable[[], None], *, as_json: bool) -> int:
+    refuse_unsupervised(store)
     with Connection(store.record().socket) as connection:
         connection.say(asked)
         for message in connection.messages():
+            if isinstance(message, Done) or (isinstance(message, Happened) and message.event.kind == "operation"):
+                begun()
             if isinstance(message, Happened):
                 _show(message.event, as_json=as_json)
             elif isinstance(message, Done):

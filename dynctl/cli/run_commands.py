@@ -95,4 +95,16 @@ def drain(
     raise typer.Exit(drain(names, timeout, undo=undo, as_json=json_))
 
 
-COMMANDS = (status, logs, events, restart, drain, report)
+def scale(
+    counts: Annotated[list[str], typer.Argument(metavar="ROLE=N...", help="Workers that a role is to have.")],
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="The run, where there are several.")] = None,
+    timeout: Timeout = 30.0,
+    json_: Json = False,
+) -> None:
+    """Change how many workers a role of a running deployment has. The others stay as they are."""
+    from dynctl.cli.scale import scale
+
+    raise typer.Exit(scale(counts, run, timeout, as_json=json_))
+
+
+COMMANDS = (status, logs, events, restart, drain, scale, report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -25,8 +25,13 @@ DRAIN_S = 86_400
 """How long the frontend itself would drain: longer than anybody waits, as the deadline of `down` is the one to keep."""
 
 
-def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> Plan:
-    """The whole run. Raises UsageError, HostError or TransportError for what can't be planned."""
+def resolve(
+    topology: Topology, facts: Facts, *, verify: bool | None = None, kept: Mapping[str, ProcessSpec] | None = None
+) -> Plan:
+    """The whole run. Raises UsageError, HostError or TransportError for what can't be planned.
+
+    `kept`: workers that run already, by id, and stay where they are.
+    """
     engine = adapter(topology)
     refuse_owned_flags(topology, engine)
     refuse_disagreement(topology, engine)
@@ -34,7 +39,7 @@ def resolve(topology: Topology, facts: Facts, *, verify: bool | None = None) -> 
     _refuse_taken_frontend_port(topology, facts)
     over = machines(topology, facts)
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
-    seats = place(topology, over, needs)
+    seats = place(topology, over, needs, kept)
     if topology.nodes:
         _refuse_taken_ports(over[facts.node], facts, seats)
     hardware = {name: machine.hardware for name, machine in over.items()}

@@ -53,6 +53,8 @@ class BringUp:
         self._serving = run.serving
         self._turns = Turns(run.plan.processes)
         self._client = Client()
+        self._group: asyncio.TaskGroup | None = None
+        self._keeping: dict[str, asyncio.Task[None]] = {}
         self.keepers = {process.id: self._keeper(process) for process in run.processes.values()}
 
     async def run(self) -> None:
@@ -68,11 +70,25 @@ class BringUp:
         """Watches a ready run until cancelled: restarts what dies, within each process's restart rule."""
         self._run.spans.keep(self.keepers)
         try:
-            async with asyncio.TaskGroup() as group:
-                for keeper in self.keepers.values():
-                    group.create_task(keeper.run())
+            async with asyncio.TaskGroup() as self._group:
+                for process_id, keeper in self.keepers.items():
+                    self._keeping[process_id] = self._group.create_task(keeper.run())
         finally:
             await self._client.close()
+
+    def join(self, process: Managed) -> Keeper:
+        """Another process of a ready run: its keeper, which starts it when told to."""
+        assert self._group  # noqa: S101 - the run is ready
+        self._turns.add([process.spec])
+        keeper = self.keepers[process.id] = self._keeper(process)
+        self._keeping[process.id] = self._group.create_task(keeper.run())
+        return keeper
+
+    def leave(self, process_id: str) -> None:
+        """That process has ended and is none of the run's any more."""
+        self._turns.drop(process_id)
+        del self.keepers[process_id]
+        self._keeping.pop(process_id).cancel()
 
     def _keeper(self, process: Managed) -> Keeper:
         run, spec, rules = self._run, process.spec, self._plan.health
@@ -156,7 +172,7 @@ class BringUp:
 
     async def prove_again(self, process: Managed) -> None:
         """Proves its pairs, and restarts first whom the engine needs restarted after it."""
-        for other in self._run.processes.values():
+        for other in self._run.processes.values() if process.restarts else ():
             if other.spec.restart.after_restart_of == process.spec.role and other is not process:
                 self.keepers[other.id].feed("partner restarted", why=f"{process.id} was restarted")
         await self._run.prover.again(process.id)

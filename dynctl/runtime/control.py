@@ -22,6 +22,7 @@ from dynctl.runtime.messages import (
     Happened,
     Operation,
     Restart,
+    Scale,
     StatusNow,
     ToSupervisor,
     Undrain,
@@ -156,7 +157,7 @@ class Control:
             case Down():
                 self._view(writer, Attach(), leave, replay=False)
                 self._desk.ask_down(message.grace_s, now=message.now, everywhere=message.everywhere)
-            case Restart() | Drain() | Undrain():
+            case Restart() | Drain() | Undrain() | Scale():
                 self._view(writer, Attach(), leave, replay=False)
                 self._desk.operate(message, lambda done: _write(writer, done))
             case Attach():

@@ -88,7 +88,9 @@ class Elsewhere:
 
 def merged(
     plan: Plan, own: Mapping[str, Managed], elsewhere: Mapping[str, Elsewhere]
-) -> dict[str, Managed | Elsewhere]:
-    """All processes of the run in plan order."""
+) -> Mapping[str, Managed | Elsewhere]:
+    """All processes of the run in plan order: those of this node themselves, where it is the only one."""
+    if not elsewhere:
+        return own
     every: dict[str, Managed | Elsewhere] = {**own, **elsewhere}
     return {spec.id: every[spec.id] for spec in plan.processes}

@@ -9,7 +9,7 @@ from dynctl.errors import DynctlError, RuntimeFailure, TransportError
 from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import Errand, ErrandDone, HeadWord
 from dynctl.plan.values import Plan
-from dynctl.runtime.messages import Drain, Operation, Restart, Undrain
+from dynctl.runtime.messages import Drain, OnNodes, Restart, Undrain
 
 
 class Links(Protocol):
@@ -48,11 +48,11 @@ class Errands:
         """Whether that process runs on this node."""
         return not self._plan.nodes or self._plan.process(process).node == self._plan.node
 
-    async def hand_over(self, asked: Operation) -> str:
+    async def hand_over(self, asked: OnNodes) -> str:
         """Has the frontend's node carry it out; what it says. DynctlError."""
         return await self._ask(self._head_node, to_errand(asked))
 
-    async def step(self, asked: Operation, process: str) -> str:
+    async def step(self, asked: OnNodes, process: str) -> str:
         """Has the process's node do one step. DynctlError."""
         node = self._plan.process(process).node
         errand = to_errand(asked)
@@ -88,7 +88,7 @@ async def as_done(work: Awaitable[str]) -> ErrandDone:
         return ErrandDone(number=0, failed=Failed.of(error))
 
 
-def to_errand(asked: Operation) -> Errand:
+def to_errand(asked: OnNodes) -> Errand:
     """The operation as nodes tell it each other."""
     match asked:
         case Restart():
@@ -99,7 +99,7 @@ def to_errand(asked: Operation) -> Errand:
             return Errand(number=0, does="undrain", processes=(asked.process,))
 
 
-def to_operation(errand: Errand) -> Operation:
+def to_operation(errand: Errand) -> OnNodes:
     """The operation that another node asks for."""
     match errand.does:
         case "restart":

@@ -6,6 +6,7 @@ import msgspec
 
 from dynctl.frontend.messages import Hello, Report
 from dynctl.nodes.failed import Failed
+from dynctl.plan.values import Plan
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
 
@@ -51,6 +52,17 @@ class Undrain(msgspec.Struct, frozen=True, kw_only=True, tag="undrain", tag_fiel
     process: str
 
 
+class Scale(msgspec.Struct, frozen=True, kw_only=True, tag="scale", tag_field="op"):
+    """Make `plan` the run's: workers that it names besides come, or those that it does not name go, not both.
+
+    `topology`: what the plan is made from, as JSON; those that go get `drain_s` seconds for their requests to end.
+    """
+
+    plan: Plan
+    topology: str
+    drain_s: float = 30.0
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done", tag_field="op"):
     """An operation has ended: what was done, or why it was not."""
 
@@ -84,7 +96,8 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone", tag_field="op"
     open_ends: tuple[str, ...] = ()
 
 
-Operation = Restart | Drain | Undrain
+OnNodes = Restart | Drain | Undrain
+Operation = OnNodes | Scale
 ToSupervisor = Attach | AskStatus | Down | Operation | Hello | Report
 FromSupervisor = Happened | StatusNow | Ready | Failed | Gone | Done
 

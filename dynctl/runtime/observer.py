@@ -29,6 +29,11 @@ class Observer:
         self._worked: dict[str, float] = {}
         self._told_of = -1
 
+    def follow(self, plan: Plan) -> None:
+        """The plan is another now: figures of workers that stay are kept."""
+        self._plan = plan
+        self._engines = {process.id: self._engines.get(process.id, EngineWindow()) for process in plan.workers()}
+
     def take(self, report: Report) -> list[RequestRecord]:
         """A report of the frontend; the users' requests in it."""
         self._report, self._heard = report, True
@@ -52,6 +57,8 @@ class Observer:
         await asyncio.gather(*(self._scrape(http, process_id) for process_id in self._engines))
 
     async def _scrape(self, http: httpx.AsyncClient, process_id: str) -> None:
+        if process_id not in self._engines:
+            return  # it has just left the run
         probes = self._plan.process(process_id).probes
         if not (probes.url and probes.metrics):
             return
@@ -59,7 +66,7 @@ class Observer:
             response = await http.get(f"{probes.url}{probes.metrics}")
         except httpx.HTTPError:
             return
-        if response.status_code == 200:
+        if response.status_code == 200 and process_id in self._engines:
             self._engines[process_id].add(sample(response.text, time.monotonic()))
 
     def ttft(self) -> TtftStatus:

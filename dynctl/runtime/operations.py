@@ -1,4 +1,4 @@
-"""What operators ask of a ready run: restart, drain. One operation at a time; each change is an event."""
+"""What operators ask of a ready run: restart, drain, scale. One operation at a time; each change is an event."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from dynctl.plan.values import Plan
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.errands import Errands, as_done, to_operation
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.messages import Done, Drain, Operation, Restart, Undrain
+from dynctl.runtime.messages import Done, Drain, OnNodes, Operation, Restart, Scale, Undrain
 from dynctl.runtime.observer import Observer
 from dynctl.runtime.picture import Picture, Shown
+from dynctl.runtime.proving import Proving
+from dynctl.runtime.scaling import Scaling
+from dynctl.runtime.serving import Serving
 from dynctl.store.log import EventLog
+from dynctl.store.run import RunRecord, RunStore
 
 LOOK_S = 0.05
 SETTLE_S = 0.5
@@ -44,6 +48,13 @@ class Run(Protocol):
     observer: Observer
     picture: Picture
     events: EventLog
+    store: RunStore
+    record: RunRecord
+    serving: Serving
+    proving: Proving
+
+    def refresh_state(self) -> None:
+        """Recompute the run's state and tell the frontend."""
 
     @property
     def every(self) -> Mapping[str, Shown]:
@@ -80,6 +91,10 @@ class Operations:
             raise RunStateError(
                 f"another operation on `{run.plan.name}` is under way", fix="`dynctl events -f` shows its progress"
             )
+        if isinstance(asked, Scale):
+            if run.plan.nodes:
+                raise RunStateError(f"`{run.plan.name}` runs on several nodes: workers come and go on one node only")
+            return
         for process in asked.processes if isinstance(asked, Restart) else (asked.process,):
             if process not in run.every:
                 known = ", ".join(run.every)
@@ -89,7 +104,11 @@ class Operations:
 
     async def _carry_out(self, asked: Operation, answer: Answer) -> None:
         try:
-            said = await (self._do(asked) if self._run.errands.here else self._run.errands.hand_over(asked))
+            said = await (
+                self._do(asked)
+                if isinstance(asked, Scale) or self._run.errands.here
+                else self._run.errands.hand_over(asked)
+            )
         except DynctlError as error:
             self._run.events.add("error", error.cause, why="; ".join(error.why) or None, who="operator")
             answer(Done(failed=Failed.of(error)))
@@ -112,6 +131,8 @@ class Operations:
                 if not self._run.errands.is_here(worker):
                     return await self._run.errands.step(asked, worker)
                 return await (self._drain(asked) if isinstance(asked, Drain) else self._undrain(asked))
+            case Scale():
+                return await Scaling(self._run, self._idle).carry_out(asked)
 
     def _worker(self, process: str) -> str:
         """The process, or the leader of the worker on several nodes that it is a part of."""
@@ -129,7 +150,7 @@ class Operations:
             return ErrandDone(number=0, said=end.said, failed=end.failed)
         return await as_done(self._step(asked))
 
-    async def _step(self, asked: Operation) -> str:
+    async def _step(self, asked: OnNodes) -> str:
         for process in asked.processes if isinstance(asked, Restart) else (asked.process,):
             if process not in self._run.processes or not self._run.picture.was_ready:
                 raise RunStateError(f"{process} can't be operated on here", where=f"node {self._run.plan.node}")

@@ -43,7 +43,7 @@ class PairsProver:
 
     async def again(self, process: str) -> None:
         """With every partner that serves. One that dies meanwhile proves the pair itself, once it is back."""
-        mine = [pair for pair in self._plan.transport.pairs if process in (pair.from_, pair.to)]
+        mine = self._proving.pairs_of(process)
         served = [pair for pair in mine if pair.from_ in self._serving and pair.to in self._serving]
         async with asyncio.timeout(self._plan.ready.timeout_s), asyncio.TaskGroup() as group:
             for pair in pairs_to_prove(tuple(served)):

@@ -81,8 +81,14 @@ class Picture:
         self._plan, self._record, self._processes = plan, record, processes
         self._proving, self._observer, self._others = proving, observer, others
         self._own = {spec.id for spec in plan.own()}
+        self._passing: frozenset[str] = frozenset()
         self.was_ready = False
         self.failure: DynctlError | None = None
+
+    def follow(self, plan: Plan, passing: Collection[str] = ()) -> None:
+        """The plan is another now. `passing`: workers that join or leave the run, by which it is not judged."""
+        self._plan, self._passing = plan, frozenset(passing)
+        self._own = {spec.id for spec in plan.own()}
 
     def status(self, state: RunState) -> RunStatus:
         """The status document of a run in that state."""
@@ -115,7 +121,11 @@ class Picture:
 
     def states(self) -> list[ProcessState]:
         """States by which this node is judged: all on the frontend's node, which knows, else its own."""
-        return [p.state for p in self._processes.values() if p.id in self._own or "frontend" in self._own]
+        return [
+            p.state
+            for p in self._processes.values()
+            if (p.id in self._own or "frontend" in self._own) and p.id not in self._passing
+        ]
 
     def reason(self, state: RunState) -> str | None:
         """Why the run is in that state, where there is something to say."""
@@ -126,7 +136,7 @@ class Picture:
             return "; ".join(away) or None
         if state != "degraded":
             return None
-        gone = [p for p in self._processes.values() if p.state != "ready"]
+        gone = [p for p in self._processes.values() if p.state != "ready" and p.id not in self._passing]
         named = [*away, *(f"{p.id} is {p.state}" for p in gone if p.state != "unhealthy" or p.id in self._own)]
         if not named and self._others and (why := self._others.head_reason()):
             named = [f"by node {self._plan.process('frontend').node}: {why}"]
@@ -167,7 +177,7 @@ class Picture:
         """The workers as the frontend should take them. `serving`: ids whose own gates are open."""
         roles: dict[str, int] = {}
         for spec in self._plan.workers():
-            roles[spec.role] = roles.get(spec.role, 0) + 1
+            roles[spec.role] = roles.get(spec.role, 0) + (spec.id not in self._passing)
         rows = self._others.rows() if self._others else {}
         lost = {name for name, row in rows.items() if row.state == "lost"}
         entries = tuple(self._entry(self._processes[spec.id], serving, lost) for spec in self._plan.workers())

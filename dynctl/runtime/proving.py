@@ -42,6 +42,16 @@ class Proving:
         self._turns: dict[str, asyncio.Lock] = {}
         self._parts = {worker.id: tuple(part.id for part in plan.parts(worker.id)) for worker in plan.workers()}
 
+    def follow(self, plan: Plan) -> None:
+        """The plan is another now: pairs that it does not name are forgotten."""
+        self._plan = plan
+        named = {(pair.from_, pair.to) for pair in plan.transport.pairs}
+        self.pairs = {pair: proven for pair, proven in self.pairs.items() if pair in named}
+
+    def pairs_of(self, process: str) -> list[PlannedPair]:
+        """The pairs that the plan has of that process."""
+        return [pair for pair in self._plan.transport.pairs if process in (pair.from_, pair.to)]
+
     async def prove(
         self, pairs: Iterable[PlannedPair], await_end: Callable[[str], Awaitable[None]], *, shared: bool = False
     ) -> None:

@@ -16,7 +16,7 @@ class Serving(Collection[str]):
             gone.set()
 
     def __contains__(self, process: object) -> bool:
-        return isinstance(process, str) and self._here[process].is_set()
+        return isinstance(process, str) and process in self._here and self._here[process].is_set()
 
     def __iter__(self) -> Iterator[str]:
         return (process for process, here in self._here.items() if here.is_set())
@@ -24,15 +24,26 @@ class Serving(Collection[str]):
     def __len__(self) -> int:
         return sum(here.is_set() for here in self._here.values())
 
+    def follow(self, ids: Iterable[str]) -> None:
+        """The plan names these processes now."""
+        named = set(ids)
+        for gone in self._here.keys() - named:
+            self.discard(gone)
+            del self._here[gone], self._gone[gone]
+        for fresh in named - self._here.keys():
+            self._here[fresh], self._gone[fresh] = asyncio.Event(), asyncio.Event()
+            self._gone[fresh].set()
+
     def add(self, process: str) -> None:
         """Its own gates are open."""
         self._gone[process].clear()
         self._here[process].set()
 
     def discard(self, process: str) -> None:
-        """It answers no longer."""
-        self._here[process].clear()
-        self._gone[process].set()
+        """It answers no longer. One that the plan no longer names is passed over."""
+        if process in self._here:
+            self._here[process].clear()
+            self._gone[process].set()
 
     async def come(self, process: str) -> None:
         """Returns once it serves."""

@@ -15,10 +15,21 @@ class Turns:
 
     def __init__(self, specs: Iterable[ProcessSpec]) -> None:
         self._turns: dict[str, _Turn] = {}
+        self.add(specs)
+
+    def add(self, specs: Iterable[ProcessSpec]) -> None:
+        """More processes. Where they come to one turn only, it is that one, with whoever has it just now."""
         for spec in specs:
             linked = [self._turns[name] for name in (spec.id, *spec.after) if name in self._turns]
-            turn = _Turn({spec.id, *spec.after}.union(*(other.members for other in linked)))
-            self._turns.update(dict.fromkeys(turn.members, turn))
+            members = {spec.id, *spec.after}.union(*(other.members for other in linked))
+            turn = linked[0] if len(set(linked)) == 1 else _Turn()
+            turn.members = members
+            self._turns.update(dict.fromkeys(members, turn))
+
+    def drop(self, process_id: str) -> None:
+        """That process is gone."""
+        if turn := self._turns.pop(process_id, None):
+            turn.members.discard(process_id)
 
     @contextlib.asynccontextmanager
     async def taken(self, process: Managed) -> AsyncIterator[None]:
@@ -35,7 +46,7 @@ class Turns:
 
 
 class _Turn:
-    def __init__(self, members: set[str]) -> None:
-        self.members = members
+    def __init__(self) -> None:
+        self.members: set[str] = set()
         self.lock = asyncio.Lock()
         self.holder: str | None = None

@@ -24,6 +24,7 @@ from dynctl.store.rotation import generations
 T = TypeVar("T")
 SPAWNED_FILE = "spawned.jsonl"
 """What the run has started. It is there until the run has ended in order."""
+TOPOLOGY_FILE = "topology.json"
 READY_FILE = "ready"
 """Holds the run's id once every gate was open: such a run is adopted, one that never served is reclaimed."""
 
@@ -79,11 +80,35 @@ class RunStore:
             dynctl_version=version,
         )
         write_private(self.dir / "token", secrets.token_urlsafe(32).encode())
-        shown, hidden = redact.split(plan)
-        write_private(self.dir / "plan.json", msgspec.json.format(msgspec.json.encode(shown), indent=1))
-        write_private(self.dir / "secrets.json", msgspec.json.encode(hidden))
+        self._write_plan(plan, {})
         write_private(self.dir / "run.json", msgspec.json.encode(record))
         return record
+
+    def keep_plan(self, plan: Plan, topology: str) -> None:
+        """Another plan for the run, and the topology (JSON) that it follows from. HostError if they can't be written.
+
+        At any moment the plan on disk is whole, and its secrets beside it.
+        """
+        self._write_plan(plan, self._read("secrets.json", redact.Secrets))
+        write_private(self.dir / TOPOLOGY_FILE, topology.encode())
+
+    def _write_plan(self, plan: Plan, before: redact.Secrets) -> None:
+        shown, hidden = redact.split(plan)
+        if before:
+            write_private(self.dir / "secrets.json", msgspec.json.encode(before | hidden))
+        write_private(self.dir / "plan.json", msgspec.json.format(msgspec.json.encode(shown), indent=1))
+        write_private(self.dir / "secrets.json", msgspec.json.encode(hidden))
+
+    def topology(self) -> bytes:
+        """The topology that the run's plan follows from, as JSON; RunStateError if it can't be read."""
+        try:
+            return (self.dir / TOPOLOGY_FILE).read_bytes()
+        except OSError as error:
+            raise RunStateError(
+                f"the topology of the run `{self.name}` can't be read",
+                where=str(self.dir / TOPOLOGY_FILE),
+                why=error.strerror,
+            ) from error
 
     def plan(self) -> Plan:
         """The run's plan with its secrets hidden; RunStateError if it can't be read."""

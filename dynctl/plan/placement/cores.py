@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 import msgspec
@@ -31,10 +31,18 @@ Want = Sequence[tuple[Gpu, Fraction]]
 """A worker's GPUs, each with the part of it that the worker takes."""
 
 
-def divide(hardware: Hardware, wants: Sequence[Want]) -> list[CoreShare]:
-    """Cores for each worker. Those of a node are divided by GPUs, idle ones too; without a GPU, by workers."""
+Held = Mapping[int, tuple[int, ...]]
+"""By place among the wants: the cores of workers that run already, none where they share all cores."""
+
+
+def divide(hardware: Hardware, wants: Sequence[Want], held: Held | None = None) -> list[CoreShare]:
+    """Cores for each worker. Those of a node are divided by GPUs, idle ones too; without a GPU, by workers.
+
+    Workers with `held` cores keep them, and the others get of what they leave.
+    """
+    held = held or {}
     if not hardware.has_gpu():
-        return _without_gpus(hardware, len(wants))
+        return _without_gpus(hardware, len(wants), held)
     nodes = _nodes(hardware)
     home = {gpu.index: _node_of(gpu, nodes) for gpu in hardware.gpus}
     gpus_on = Counter(home.values())
@@ -44,10 +52,20 @@ def divide(hardware: Hardware, wants: Sequence[Want]) -> list[CoreShare]:
         for node, share in part.items():
             members[node].append((at, share))
     cut: dict[tuple[Node, int], tuple[int, ...]] = {}
+    taken = {core for cores in held.values() for core in cores}
     for node, sharers in members.items():
-        slices = _slices(hardware, nodes[node], [share / gpus_on[node] for _, share in sharers])
-        cut |= {(node, at): cores for (at, _), cores in zip(sharers, slices, strict=True)}
-    return [_share([cut[node, at] for node in part], part, nodes, gpus_on) for at, part in enumerate(parts)]
+        fresh = [(at, share) for at, share in sharers if at not in held]
+        left = gpus_on[node] - sum(share for at, share in sharers if held.get(at))
+        slices = _slices(hardware, nodes[node], [share / left for _, share in fresh], taken)
+        cut |= {(node, at): cores for (at, _), cores in zip(fresh, slices, strict=True)}
+    return [
+        _kept(held[at]) if at in held else _share([cut[node, at] for node in part], part, nodes, gpus_on)
+        for at, part in enumerate(parts)
+    ]
+
+
+def _kept(cores: tuple[int, ...]) -> CoreShare:
+    return CoreShare(cores=cores, reason="the cores that it has")
 
 
 def _share(
@@ -68,23 +86,30 @@ def _share(
     return CoreShare(cores=cores, reason=reason)
 
 
-def _without_gpus(hardware: Hardware, workers: int) -> list[CoreShare]:
+def _without_gpus(hardware: Hardware, workers: int, held: Held) -> list[CoreShare]:
     """One node after the other, the emptiest first; on one node simply equal parts."""
     nodes = {node: cores for node, cores in _nodes(hardware).items() if cores}
     if not nodes:
         return [CoreShare(reason="any core: which there are is not known")] * workers
     seated: dict[Node, list[int]] = {node: [] for node in nodes}
     for at in range(workers):
+        there = [node for node in nodes if held.get(at) and set(held[at]) <= set(nodes[node])]
         emptiest = min(nodes, key=lambda node: Fraction(len(seated[node]) + 1, len(nodes[node])))
-        seated[emptiest].append(at)
+        seated[next(iter(there), emptiest)].append(at)
     out: list[CoreShare] = [CoreShare(reason="")] * workers
+    taken = {core for cores in held.values() for core in cores}
     for node, members in seated.items():
-        cut = _slices(hardware, nodes[node], [Fraction(1, len(members))] * len(members))
+        fresh = [at for at in members if at not in held]
+        sharing = [at for at in members if not held.get(at)]  # who has none of its own had too few to divide
+        cut = _slices(hardware, nodes[node], [Fraction(1, len(sharing)) for _ in fresh], taken)
         numa = node if isinstance(node, int) and len(nodes) > 1 else None
-        for at, cores in zip(members, cut, strict=True):
-            few = f"any core: {len(nodes[node])} are too few to divide among {len(members)} workers"
-            many = f"{len(cores)} cores: 1 of {len(members)} workers of {_name(node)}; {KEPT} are left to the rest"
+        free = len(set(nodes[node]) - taken)
+        for at, cores in zip(fresh, cut, strict=True):
+            few = f"any core: {free} are too few to divide among {len(sharing)} workers"
+            many = f"{len(cores)} cores: 1 of {len(sharing)} workers of {_name(node)}; {KEPT} are left to the rest"
             out[at] = CoreShare(cores=cores, numa=numa if cores else None, reason=many if cores else few)
+    for at, cores in held.items():
+        out[at] = _kept(cores)
     return out
 
 
@@ -121,8 +146,10 @@ def _by_node(want: Want, home: dict[int, Node]) -> dict[Node, Fraction]:
     return part
 
 
-def _slices(hardware: Hardware, cores: tuple[int, ...], parts: Sequence[Fraction]) -> list[tuple[int, ...]]:
-    """Consecutive cores in these parts of what is left after `KEPT`; a part that comes to too few is none.
+def _slices(
+    hardware: Hardware, cores: tuple[int, ...], parts: Sequence[Fraction], taken: Collection[int] = ()
+) -> list[tuple[int, ...]]:
+    """Cores in a row, in these parts of what is left after `KEPT` and `taken`; a part that comes to too few is none.
 
     Where the cores are two spans of one length (`0-47,96-143`), those at the same place in each are hyperthreads of one
     core, as Linux numbers them, and stay together. A CPU quota shrinks all slices alike.
@@ -132,13 +159,14 @@ def _slices(hardware: Hardware, cores: tuple[int, ...], parts: Sequence[Fraction
     rows = list(zip(*spans, strict=True)) if deep > 1 else [(core,) for core in cores]
     quota, every = hardware.limits.cpu_quota, len(hardware.cores)
     scale = min(Fraction(1), Fraction(quota).limit_denominator(1000) / every) if quota and every else Fraction(1)
-    room = max(Fraction(0), (len(rows) - Fraction(-(-KEPT // deep))) * scale)
+    free = [row for row in rows if not any(core in taken for core in row)]
+    room = max(Fraction(0), (len(rows) - Fraction(-(-KEPT // deep))) * scale - (len(rows) - len(free)))
     out: list[tuple[int, ...]] = []
     first = 0
     for part in parts:
         size = int(room * part)
         enough = size * deep >= FEWEST
-        out.append(tuple(core for row in rows[first : first + size] for core in row) if enough else ())
+        out.append(tuple(core for row in free[first : first + size] for core in row) if enough else ())
         first += size if enough else 0
     return [tuple(sorted(some)) for some in out]
 

@@ -7,12 +7,13 @@ from fractions import Fraction
 
 import msgspec
 
-from dynctl.engines.spec import Role, Seat, format_address
+from dynctl.engines.spec import ProcessSpec, Role, Seat, format_address
 from dynctl.errors import HostError
 from dynctl.hardware.values import Gpu, Hardware, cpu_list
 from dynctl.plan.machine import Machine
 from dynctl.plan.placement.assign import assign
 from dynctl.plan.placement.cores import divide
+from dynctl.plan.placement.kept import held_cores, held_seat, staying
 from dynctl.plan.placement.pins import pinned, refuse_wrong_nics
 from dynctl.plan.placement.rails import rails
 from dynctl.plan.placement.reasons import Reasons
@@ -23,24 +24,33 @@ from dynctl.topology.schema import Topology
 
 
 def place(
-    topology: Topology, machines: Mapping[str, Machine], needs: Mapping[Role, Mapping[str, int]]
+    topology: Topology,
+    machines: Mapping[str, Machine],
+    needs: Mapping[Role, Mapping[str, int]],
+    kept: Mapping[str, ProcessSpec] | None = None,
 ) -> tuple[Seat, ...]:
     """A seat for every worker. `needs` names the ports that a worker of each role wants, and how many consecutive ones.
 
+    `kept`: workers that run already, by id. They stay where they are, and the others get of what they leave.
     On a machine whose hardware is not known a seat has its address and ports, and everything else is left open.
     Raises HostError when there are too few GPUs, UsageError for a pin that names what is not there or not free.
     """
-    every = workers(topology)
+    kept = kept or {}
+    every = [staying(worker, kept[worker.id]) if worker.id in kept else worker for worker in workers(topology)]
     seats: dict[str, Seat] = {}
     for machine in machines.values():
         own = [worker for worker in every if worker.node == machine.name]
-        for seat in _on(topology, machine, own, needs):
+        for seat in _on(topology, machine, own, needs, kept):
             seats[seat.id] = seat
     return tuple(_joined(seats[worker.id], worker, seats) for worker in every)
 
 
 def _on(
-    topology: Topology, machine: Machine, wanted: Sequence[Wanted], needs: Mapping[Role, Mapping[str, int]]
+    topology: Topology,
+    machine: Machine,
+    wanted: Sequence[Wanted],
+    needs: Mapping[Role, Mapping[str, int]],
+    kept: Mapping[str, ProcessSpec],
 ) -> list[Seat]:
     """The seats on one machine, of the workers that are wanted there."""
     bare = [
@@ -55,22 +65,30 @@ def _on(
         )
         for worker in wanted
     ]
-    seats = _filled(topology, machine.hardware, wanted, bare) if machine.hardware and wanted else bare
+    seats = _filled(topology, machine.hardware, wanted, bare, kept) if machine.hardware and wanted else bare
     return [
-        msgspec.structs.replace(seat, ports=_take_ports(machine.ports, _needed(worker, needs)))
+        held_seat(seat, kept[seat.id])
+        if seat.id in kept
+        else msgspec.structs.replace(seat, ports=_take_ports(machine.ports, _needed(worker, needs)))
         for seat, worker in zip(seats, wanted, strict=True)
     ]
 
 
-def _filled(topology: Topology, hardware: Hardware, wanted: Sequence[Wanted], bare: Sequence[Seat]) -> list[Seat]:
+def _filled(
+    topology: Topology,
+    hardware: Hardware,
+    wanted: Sequence[Wanted],
+    bare: Sequence[Seat],
+    kept: Mapping[str, ProcessSpec],
+) -> list[Seat]:
     """With GPUs, NICs, cores and memory of that hardware."""
     _refuse_gpus_without_any(topology, hardware, {worker.role for worker in wanted})
     found = units(hardware)
-    refuse_wrong_nics(hardware, wanted)
+    refuse_wrong_nics(hardware, [worker for worker in wanted if worker.id not in kept])
     fixed = pinned(wanted, found)
     given = assign(wanted, found, fixed) if hardware.has_gpu() else {}
     rail = rails(hardware, wanted, given)
-    cores = divide(hardware, [_parts(worker, given.get(worker.id, [])) for worker in wanted])
+    cores = divide(hardware, [_parts(worker, given.get(worker.id, [])) for worker in wanted], held_cores(wanted, kept))
     reasons = Reasons(hardware, given, rail)
     seats = []
     for worker, core, seat in zip(wanted, cores, bare, strict=True):
