@@ -11,6 +11,7 @@ import msgspec
 from dynctl.bench.compatible import aiperf, aiperf_rows, vllm
 from dynctl.bench.document import Document
 from dynctl.bench.measure import Arm
+from dynctl.bench.page import page
 from dynctl.errors import RuntimeFailure
 
 
@@ -25,6 +26,7 @@ def write(folder: Path, document: Document, arms: Sequence[Arm]) -> list[Path]:
             for part in arm.rounds
             for sample in part.samples
         ]
+        written.append(_put(folder / "report.html", page(document, arms).encode()))
         written.append(_put(folder / "requests.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows)))
         for number, (arm, result) in enumerate(zip([a for a in arms if a.rounds], document.runs, strict=True)):
             name = f"{number}-{_safe(arm.label)}"

@@ -13,7 +13,7 @@ import msgspec
 
 from dynctl.bench.target import Target, by_run
 from dynctl.errors import RuntimeFailure, UsageError
-from dynctl.store.run import RunStore, is_supervised, known_runs
+from dynctl.store.run import RunStore, is_supervised
 from dynctl.topology.schema import Topology
 
 LOOK_S = 0.1
@@ -54,16 +54,24 @@ def layout(file: str, topology: Topology, sets: Sequence[str] = ()) -> Layout:
 
 @contextlib.contextmanager
 def up(
-    what: Layout, command: Sequence[str], headers: Mapping[str, str], stopped: Callable[[], bool]
+    what: Layout,
+    command: Sequence[str],
+    headers: Mapping[str, str],
+    stopped: Callable[[], bool],
+    aside: Callable[[], contextlib.AbstractContextManager[None]],
 ) -> Iterator[Target]:
-    """The layout, ready; it is down afterwards. RuntimeFailure, with `up`'s own exit code, when it does not come up."""
-    if is_supervised(what.name) or what.name in {store.name for store in known_runs() if is_supervised(store.name)}:
+    """The layout, ready; it is down afterwards. `aside`: entered while `up` talks on stderr.
+
+    RuntimeFailure, with `up`'s own exit code, when it does not come up.
+    """
+    if is_supervised(what.name):
         raise UsageError(
             f"a run `{what.name}` is there already", why="another bench may be at it", fix=f"`dynctl down {what.name}`"
         )
     sets = ["--set", f"name={what.name}", "--set", f"frontend.port={_free_port()}"]
     try:
-        code = _until_ended([*command, "up", "-d", what.file, *sets, "--no-verify"], stopped)
+        with aside():
+            code = _until_ended([*command, "up", "-d", what.file, *sets, "--no-verify"], stopped)
         if stopped():
             raise Interrupted
         if code:

@@ -20,6 +20,8 @@ from dynctl.frontend.messages import RequestRecord
 from dynctl.telemetry.window import EngineWindow
 
 MAX_CONNECTIONS = 1024
+STREAMS = 4
+"""Of a trace that has no times, unless it is said otherwise."""
 
 
 def fresh_nonce() -> str:
@@ -86,7 +88,7 @@ class Bench:
         arm.healths.append(result.health)
         arm.gave_up = arm.gave_up or result.gave_up
         arm.rounds.append(
-            Round(arm=0, number=number, start_up=start_up, samples=result.samples, interrupted=result.interrupted)
+            Round(number=number, start_up=start_up, samples=result.samples, interrupted=result.interrupted)
         )
 
     def _sessions(self, workload: Workload, vocabulary: Vocabulary, number: int, *, warm: bool) -> tuple[Session, ...]:
@@ -105,7 +107,7 @@ class Bench:
             path=PATHS[workload.endpoint],
             headers=target.headers,
             sessions=sessions,
-            concurrency=workload.concurrency if timed else max(1, workload.concurrency),
+            concurrency=workload.concurrency if timed else workload.concurrency or STREAMS,
             connections=min(connections, MAX_CONNECTIONS),
             head_timeout_s=self._limits.head_timeout_s,
             stall_s=self._limits.stall_s,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 from dynctl.bench.job import Progress
 from dynctl.bench.sample import Sample, itl_ms, ttft_ms
@@ -29,6 +31,17 @@ class BenchProgress(CheckProgress):
         self._samples += [s for s in progress.fresh if s.phase == "measured" and s.served]
         if self._status is not None:
             self.phase(self.line_of(what, progress))
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While others write to the terminal, the line that redraws itself is away."""
+        if self._status is not None:
+            self._status.stop()
+        try:
+            yield
+        finally:
+            if self._status is not None:
+                self._status.start()
 
     def line_of(self, what: str, progress: Progress) -> str:
         """`round 2/5  cpu-agg  120/166 requests  TTFT p50 62 ms p90 80 ms  ITL p50 5 ms  1 min 3 s`."""

@@ -33,9 +33,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm's share of a round: its samples of all phases, and where in the order of rounds it stood."""
+    """One arm's share of a round: its samples of all phases, its number, and the start-up that it was measured in."""
 
-    arm: int
     number: int
     start_up: int = 0
     samples: tuple[Sample, ...] = ()

@@ -57,13 +57,10 @@ def compare(
     *,
     slo_ms: Mapping[str, float] | None = None,
     gpus: tuple[int, int] = (1, 1),
-    floors: Mapping[str, float] | None = None,
 ) -> dict[str, Verdict]:
     """Every metric of `layout` against `baseline`: the n-th round of one with the n-th of the other.
 
     `gpus`: of the baseline and of the layout; throughput is compared per GPU.
-
-    `floors`: |log ratio| that A against A showed, per metric; the larger of it and the rounds' own noise counts.
     """
     pairs = list(zip(baseline, layout, strict=False))
     out: dict[str, Verdict] = {}
@@ -71,18 +68,16 @@ def compare(
         values = [[part.values(metric) for part in arm] for arm in zip(*pairs, strict=True)] if pairs else [[], []]
         for percent in SHOWN_PERCENTILES:
             name = f"{metric.removesuffix('_ms')}_p{percent}"
-            out[name] = _latency(values[0], values[1], percent, metric, (floors or {}).get(name))
+            out[name] = _latency(values[0], values[1], percent, metric)
     scalars = [(rates(a, dict(slo_ms or {})), rates(b, dict(slo_ms or {}))) for a, b in pairs]
     for metric in THROUGHPUTS:
         if metric == "goodput" and not slo_ms:
             continue
-        out[metric] = _throughput(scalars, metric, gpus, (floors or {}).get(metric))
+        out[metric] = _throughput(scalars, metric, gpus)
     return out
 
 
-def _latency(
-    first: list[list[float]], second: list[list[float]], percent: int, metric: str, measured: float | None
-) -> Verdict:
+def _latency(first: list[list[float]], second: list[list[float]], percent: int, metric: str) -> Verdict:
     if not first or any(not values for values in (*first, *second)):
         return Verdict(note="not measured in every round of both layouts")
     requests = min(sum(map(len, first)), sum(map(len, second)))
@@ -91,17 +86,13 @@ def _latency(
     points = [[percentile(sorted(values), percent) for values in arm] for arm in (first, second)]
     # gaps within a request are no independent draws: only whole rounds are compared there
     interval = paired_t(*points) if metric == "inter_chunk_ms" else of_percentile(first, second, percent)
-    floor = max(filter(None, (noise_floor(*points), measured)), default=None)
-    return judge(interval, floor, higher_is_better=False)
+    return judge(interval, noise_floor(*points), higher_is_better=False)
 
 
-def _throughput(
-    scalars: list[tuple[Rates | None, Rates | None]], metric: str, gpus: tuple[int, int], measured: float | None
-) -> Verdict:
+def _throughput(scalars: list[tuple[Rates | None, Rates | None]], metric: str, gpus: tuple[int, int]) -> Verdict:
     known = [(a, b) for a, b in scalars if a and b]
     first = [(getattr(a, metric) or 0.0) / gpus[0] for a, _ in known]
     second = [(getattr(b, metric) or 0.0) / gpus[1] for _, b in known]
     if len(known) < len(scalars) or not known:
         return Verdict(note="not measured in every round of both layouts")
-    floor = max(filter(None, (noise_floor(first, second), measured)), default=None)
-    return judge(paired_t(first, second), floor, higher_is_better=True)
+    return judge(paired_t(first, second), noise_floor(first, second), higher_is_better=True)

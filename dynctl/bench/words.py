@@ -38,6 +38,11 @@ def ratio_words(verdict: Verdict) -> str:
     return f"{verdict.ratio:.2f}× [{low:.2f}, {high:.2f}] {verdict.verdict}"
 
 
+def gigabytes_words(rate: float) -> str:
+    """`0.60 GB/s`; below a tenth of that in MB/s."""
+    return f"{rate:.2f} GB/s" if rate >= 0.1 else f"{rate * 1000:.0f} MB/s"
+
+
 def verdict_line(layout: str, baseline: str, comparison: Mapping[str, Verdict]) -> str:
     """The headline metrics that differ, worse ones as plainly as better ones, and what showed no difference."""
     shown = {key: comparison[key] for key in HEADLINE if key in comparison and comparison[key].ratio is not None}
@@ -57,7 +62,7 @@ def kv_lines(arm: ArmResult) -> Iterator[str]:
     kv, split = arm.kv, arm.split
     if kv is None or not kv.transfers or kv.share_of_ttft is None:
         return
-    rate = f" at {kv.gigabytes_per_s:.2f} GB/s" if kv.gigabytes_per_s is not None else ""
+    rate = f" at {gigabytes_words(kv.gigabytes_per_s)}" if kv.gigabytes_per_s is not None else ""
     line = f"{arm.layout}: KV transfer is {100 * kv.share_of_ttft:.0f}% of TTFT{rate}"
     if kv.share_of_ttft >= SLOW_FABRIC and split is not None and (split.prefill or 0) > 0:
         line += ": look at the fabric first (`dynctl check-rdma`)"

@@ -31,7 +31,7 @@ from dynctl.bench.workload import Workload
 from dynctl.cli import bench_options as typed
 from dynctl.cli import choose
 from dynctl.cli.bench_options import BenchOptions
-from dynctl.errors import UsageError
+from dynctl.errors import DynctlError, UsageError
 from dynctl.preflight.gather import self_command
 from dynctl.store.run import RunStore, is_supervised, known_runs
 
@@ -113,6 +113,9 @@ class Campaign:
                     self._measure(bench, progress)
             except Interrupted:
                 pass
+            except DynctlError as error:
+                self._keep(error)
+                raise
             self._phase("working out the result", progress)
         document = self._document()
         written = write(self.output, document, self.arms) if self.output else []
@@ -120,6 +123,13 @@ class Campaign:
         if self.stop.number:
             return 128 + self.stop.number
         return 0 if document.valid else 1
+
+    def _keep(self, error: DynctlError) -> None:
+        """What was measured before an error ended the bench is kept all the same."""
+        self.notes.append(f"ended early: {error.cause}")
+        self.stop.interrupted_in = self.stop.phase
+        if self.output and any(arm.rounds for arm in self.arms):
+            write(self.output, msgspec.structs.replace(self._document(), partial=True), self.arms)
 
     def _measure(self, bench: Bench, progress: BenchProgress) -> None:
         layouts_ = [source for source in self.sources if isinstance(source, Layout)]
@@ -136,8 +146,7 @@ class Campaign:
                     targets.append(source)
                 else:
                     self._phase(f"bringing up {source.label}", progress)
-                    starting = layouts.up(source, self_command(), self.headers, self.stop.asked)
-                    targets.append(stack.enter_context(starting))
+                    targets.append(stack.enter_context(self._up(source, progress)))
             if self.options.aa:
                 targets.append(targets[0])
             self._in_turns(bench, progress, targets)
@@ -166,7 +175,7 @@ class Campaign:
         for number, which in enumerate((0, 1, 1, 0)):
             what = pair[which]
             self._phase(f"bringing up {what.label} (start-up {number // 2 + 1} of 2)", progress)
-            with layouts.up(what, self_command(), self.headers, self.stop.asked) as target:
+            with self._up(what, progress) as target:
                 if not self.arms:
                     model = self.options.model or ask.model_of(target.url, dict(self.headers))
                     (workload,) = typed.workloads(self.options, model, compared=True)
@@ -180,6 +189,9 @@ class Campaign:
                 in_turns(bench, [(arm, target)], numbers, self.stop.asked, start_up=number // 2)
             if self.stop.asked():
                 return
+
+    def _up(self, what: Layout, progress: BenchProgress) -> contextlib.AbstractContextManager[Target]:
+        return layouts.up(what, self_command(), self.headers, self.stop.asked, progress.aside)
 
     def _learn(self, bench: Bench, targets: Sequence[Target], workload: Workload) -> None:
         for target in targets:

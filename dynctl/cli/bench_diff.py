@@ -76,6 +76,5 @@ def _read(path: Path) -> tuple[Document, list[Round]]:
     layout = document.runs[0].layout
     numbers = sorted({row.round for row in rows if row.layout == layout})
     return document, [
-        Round(arm=0, number=n, samples=tuple(row for row in rows if row.layout == layout and row.round == n))
-        for n in numbers
+        Round(number=n, samples=tuple(row for row in rows if row.layout == layout and row.round == n)) for n in numbers
     ]

@@ -18,7 +18,7 @@ GOOD = Sample(id="a", sent_s=0.0, chunk_s=(0.05, 0.06), end_s=0.07, input_tokens
 
 
 def rounds(*samples: Sample) -> list[Round]:
-    return [Round(arm=0, number=0, samples=samples)]
+    return [Round(number=0, samples=samples)]
 
 
 def arm(parts: list[Round], **more: object) -> ArmResult:

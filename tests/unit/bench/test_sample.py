@@ -57,7 +57,7 @@ def test_rates_count_what_came_while_the_load_was_whole() -> None:
     measured = sample(id="m", sent_s=10.0, chunk_s=(10.5, 11.0), output_tokens=2, end_s=11.0)
     ramp = sample(id="r", phase="ramp", sent_s=9.0, chunk_s=(9.5, 10.5), output_tokens=2, end_s=10.5)
     tail = sample(id="t", phase="tail", sent_s=10.5, chunk_s=(12.0, 12.5), output_tokens=2, end_s=12.5)
-    found = rates(Round(arm=0, number=0, samples=(ramp, measured, tail)))
+    found = rates(Round(number=0, samples=(ramp, measured, tail)))
     assert found is not None
     assert found.seconds == pytest.approx(1.0)
     assert found.requests_per_s == pytest.approx(2.0)
@@ -66,7 +66,7 @@ def test_rates_count_what_came_while_the_load_was_whole() -> None:
 
 def test_failed_requests_are_no_latencies() -> None:
     """They are counted as errors elsewhere; their readings would flatter."""
-    part = Round(arm=0, number=0, samples=(sample(), sample(error="HTTP 500", chunk_s=())))
+    part = Round(number=0, samples=(sample(), sample(error="HTTP 500", chunk_s=())))
     assert len(part.values("ttft_ms")) == 1
 
 
@@ -76,7 +76,6 @@ def test_compare_names_what_it_can_not_say() -> None:
     def rounds(scale: float) -> list[Round]:
         return [
             Round(
-                arm=0,
                 number=n,
                 samples=tuple(
                     sample(chunk_s=(10 + 0.05 * scale * (1 + i / 50 + n / 100), 10.5 * scale)) for i in range(9)

@@ -1,0 +1,83 @@
+"""The report: one file that loads nothing, and in which a target's words are text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from dynctl.bench import charts
+from dynctl.bench.document import ArmResult, ClientHealth, Document, Problem, Split, arm_metrics
+from dynctl.bench.lengths import Lengths
+from dynctl.bench.measure import Arm
+from dynctl.bench.page import page
+from dynctl.bench.sample import Sample
+from dynctl.bench.summary import Round
+from dynctl.bench.verdict import Verdict, compare
+from dynctl.bench.workload import Workload
+
+HEALTH = ClientHealth(
+    valid=True, lag_p99_ms=1, lag_max_ms=1, cpu_cores=0.1, cpu_us_per_chunk=9, late_p99_ms=None, chunks=9, processes=1
+)
+EVIL = "<script>alert(1)</script>"
+
+
+def arm(label: str, scale: float) -> Arm:
+    made = Arm(label, Workload(isl=Lengths(1, 1), osl=Lengths(1, 1), requests=1))
+    for number in range(2):
+        samples = tuple(
+            Sample(id=str(n), sent_s=n, chunk_s=(n + scale * (1 + n / 10), n + 2.5 * scale), end_s=n + 3.0)
+            for n in range(8)
+        )
+        made.rounds.append(Round(number=number, samples=samples))
+    return made
+
+
+def document(arms: list[Arm], **more: object) -> Document:
+    split = Split(records=8, queue=1, prefill=40, handover=20)
+    runs = [
+        ArmResult(layout=a.label, target="u", load="x", split=split, metrics=arm_metrics(a.rounds, {}, 0)) for a in arms
+    ]
+    return Document(client_health=HEALTH, runs=tuple(runs), **more)  # type: ignore[arg-type]
+
+
+def test_a_comparison_is_drawn_and_nothing_is_loaded() -> None:
+    arms = [arm(EVIL, 0.05), arm("agg", 0.03)]
+    comparison = compare(arms[1].rounds, arms[0].rounds)
+    text = page(document(arms, baseline="agg", comparison=comparison, command=("dynctl", "bench", EVIL)), arms)
+    assert EVIL not in text
+    assert "&lt;script&gt;" in text
+    assert "<svg" in text
+    assert text.count("<figure>") == 5
+    assert not re.search(r"(src|href)=", text)
+    assert "TTFT p50" in text
+    seen: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, _: seen.append(tag)  # type: ignore[method-assign]
+    parser.feed(text)
+    assert "script" not in seen
+
+
+def test_nothing_measured_is_a_page_too() -> None:
+    """Interrupted before the first request."""
+    empty = Document(
+        client_health=HEALTH,
+        partial=True,
+        interrupted_in="bringing up a",
+        problems=(Problem(id="x", what="nothing", fix="wait"),),
+        comparison={"ttft_p50": Verdict(note="not measured")},
+    )
+    text = page(empty, [])
+    assert "interrupted while bringing up a" in text
+    assert text.count("not measured") >= 5
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [5.0], [5.0, 5.0], [1e-3, 1e6]])
+def test_charts_of_strange_values(values: list[float]) -> None:
+    """No division by nought, no NaN in the picture."""
+    pictures = [charts.ecdf([values]), charts.timeline([[(v, v) for v in values]]), charts.stacked([("a", {"x": 0.0})])]
+    pictures.append(charts.forest([("a", v, v, v, "same") for v in values if v > 0]))
+    for picture in pictures:
+        assert "nan" not in picture
+        assert "inf" not in picture
