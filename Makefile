@@ -79,4 +79,4 @@ bench: setup engine ## time to plan; a supervisor's cost with 64 workers; start-
 
 chaos: setup engine ## faults under load: the whole matrix on fake engines, its main rows on real ones
 	@$(VENV)/bin/python -m tests.chaos
-	@$(VENV)/bin/python -m tests.chaos --engine vllm --kills 0 --stop 10
+	@$(VENV)/bin/python -m tests.chaos --engine vllm --kills 10 --stop 15

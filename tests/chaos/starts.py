@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.fault import Seen
-from tests.chaos.world import World
-from tests.integration.run_harness import T, until
+import psutil
 
+from tests.chaos.fault import Seen
+from tests.chaos.world import World, wait_for
+from tests.integration.run_harness import T
+
+ALONE_S = 60.0
 Prepare = Callable[[World], None]
 
 THIEF = """
@@ -79,23 +83,36 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
         topology = world.home.topology(world.topology())
         command = world.home.start("up", "-d", topology, "--no-preflight")
         time.sleep(chance.uniform(0.0, longest_s))
+        too_late = command.process.poll() is not None
         if whom in ("dynctl", "both"):
             command.signal(signal.SIGKILL)
         if whom in ("supervisor", "both"):
-            for process in world.home.processes():
-                if "_supervise" in process.cmdline():
+            for process in _supervisors(world):
+                with contextlib.suppress(psutil.Error):
                     process.kill()
         command.wait()
         done = world.home.run("down", "--orphans")
         if done.code not in (0, 5) or "Traceback" in done.err:
             seen.problems.append(f"`down --orphans` exits {done.code}: {done.err.strip()[-200:]}")
-        if "supervisor" not in whom and world.status() is not None:
-            until(lambda: world.status() is None, "a supervisor whose starter was killed ends", 40)
+        if too_late or ((status := world.status()) and status.state == "ready"):
+            world.home.run("down", world.home.name)  # it was ready before the kill: no orphan, and not to be touched
+        # one whose starter was killed ends by itself, however long its own start takes on a busy machine
+        wait_for(lambda: not _supervisors(world), ALONE_S)
         if not world.ended(10.0):
             left = world.home.processes()
             seen.orphans += len(left)
+            seen.problems.append("; ".join(" ".join(process.cmdline())[:80] for process in left))
             for process in left:
                 process.kill()
     if seen.orphans:
         seen.problems.append(f"{seen.orphans} left")
     return seen
+
+
+def _supervisors(world: World) -> list[psutil.Process]:
+    found = []
+    for process in world.home.processes():
+        with contextlib.suppress(psutil.Error):
+            if "_supervise" in process.cmdline():
+                found.append(process)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.matrix import matrix
-from tests.chaos.play import play
+from tests.chaos.play import LATE, play
 from tests.chaos.world import World
 from tests.integration.run_harness import Home
 
@@ -19,6 +19,6 @@ def test_faults_cost_no_request_that_could_be_saved(home: Home) -> None:
     for fault in (fault for fault in matrix(5.0) if fault.name in ROWS):
         seen, whole = play(world, fault)
         # how fast it was noticed is told by the table: a busy machine delays everything
-        problems = [problem for problem in seen.problems if not problem.startswith("noticed after")]
+        problems = [problem for problem in seen.problems if not problem.startswith(LATE)]
         assert not problems, seen.document()
         assert whole or seen.problems, seen.document()
