@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ from dynctl.plan.machine import LOCAL, Machine, agreed, digest, machines, refuse
 from dynctl.plan.placement import place, roles
 from dynctl.plan.transport import plan_transport
 from dynctl.plan.values import HealthRules, KvShape, Plan, PlannedPair, PlannedTransport, ReadyRules, Slo
-from dynctl.topology.schema import Topology
+from dynctl.topology.schema import Frontend, Topology
 
 TINY = "builtin:tiny"
 DRAIN_S = 86_400
@@ -120,6 +120,7 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
     argv += ["--drain-timeout", str(DRAIN_S)]
     if front.routing != "round-robin":
         argv += ["--routing", front.routing]
+    argv += _limits(front)
     if front.api_keys_file:
         argv += ["--api-keys-file", str(front.api_keys_file)]
     if front.allow_public:
@@ -136,6 +137,16 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
         log_phases=(LogPhase(r"frontend listening", "serving"),),
         stop_grace_s=30.0,
     )
+
+
+def _limits(front: Frontend) -> Iterator[str]:
+    """What the topology says of deadlines and retries; the rest is the frontend's own default."""
+    for key in ("prefill", "first", "whole", "stall"):
+        if f"{key}_s" in front.timeouts.model_fields_set:
+            yield from (f"--{key}-timeout", str(getattr(front.timeouts, f"{key}_s")))
+    for key in ("ratio", "burst"):
+        if key in front.retries.model_fields_set:
+            yield from (f"--retry-{key}", str(getattr(front.retries, key)))
 
 
 def _url(topology: Topology) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from dynctl.topology.base import NAME_PATTERN, Milliseconds, Seconds, Section, Text, fits_as_name, wrong
+from dynctl.topology.frontend_limits import LegTimeouts, Retries
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
 from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
@@ -108,6 +109,18 @@ class Frontend(Section):
     )
     tls: Tls | None = Field(
         default=None, description="Serve HTTPS.", examples=[{"cert": "./server.pem", "key": "./server.key"}]
+    )
+    timeouts: LegTimeouts = Field(
+        default=LegTimeouts(),
+        description="Deadlines of the legs of a request.",
+        examples=[{"prefill": "5m", "stall": "2m"}],
+        json_schema_extra={"default": {}},
+    )
+    retries: Retries = Field(
+        default=Retries(),
+        description="What may be tried again.",
+        examples=[{"ratio": 0.2, "burst": 64}],
+        json_schema_extra={"default": {}},
     )
     api_keys_file: Text | None = Field(
         default=None,

@@ -207,3 +207,16 @@ def test_an_unreadable_model_configuration_leaves_the_weight_of_kv_open() -> Non
 def test_planning_is_pure() -> None:
     assert made(pools("{workers: 2}"), on=gpus(4)) == made(pools("{workers: 2}"), on=gpus(4))
     assert made(on=cpu(32)) == made(on=cpu(32))
+
+
+def test_deadlines_and_retries_of_the_topology_reach_the_frontend() -> None:
+    argv = (
+        made(CPU_1P1D, "frontend.timeouts={prefill: 90s, stall: 500ms}", "frontend.retries.burst=8")
+        .process("frontend")
+        .argv
+    )
+    said = argv[argv.index("--drain-timeout") + 2 :]
+    assert said == ("--prefill-timeout", "90.0", "--stall-timeout", "0.5", "--retry-burst", "8.0")
+    for wrong in ("timeouts.first=10ms", "timeouts.first=3", "retries.ratio=-1", "timeouts.decode=1s"):
+        with pytest.raises(UsageError):
+            made(CPU_1P1D, f"frontend.{wrong}")
