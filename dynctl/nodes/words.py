@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -96,8 +96,8 @@ def _one_sided_rdma(plan: Plan, meet: Meet) -> DynctlError | None:
 
 def not_ready(
     error: ReadyTimeout,
-    away: Mapping[str, str],
-    unreached: Mapping[str, str],
+    away: Sequence[str],
+    unreached: Sequence[str],
     busy: Mapping[str, str | None],
     *,
     serves: bool,
@@ -107,7 +107,7 @@ def not_ready(
     `unreached`: why a process that serves there does not serve here. `serves`: this node's own part does, so that
     neither its phases nor its logs tell anything.
     """
-    lacks = [*away.values(), *unreached.values()]
+    lacks = [*away, *unreached]
     doing = [f"node {node}: {reason}" for node, reason in busy.items() if reason]
     if not lacks:
         return ReadyTimeout(

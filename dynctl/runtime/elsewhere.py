@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 
 from dynctl.engines.spec import ProcessSpec
+from dynctl.errors import ReadyTimeout
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
+from dynctl.nodes.words import not_ready
 from dynctl.plan.values import Plan
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.proving import PROVING
@@ -94,3 +96,20 @@ def merged(
         return own
     every: dict[str, Managed | Elsewhere] = {**own, **elsewhere}
     return {spec.id: every[spec.id] for spec in plan.processes}
+
+
+def unreached(processes: Iterable[Elsewhere]) -> list[str]:
+    """Those that serve there, and can't be reached from here, in words."""
+    return [
+        f"{process.id} is {process.unreached}" for process in processes if process.unreached and process.peer.alive()
+    ]
+
+
+def explained(
+    error: ReadyTimeout, peers: Iterable[Peer], processes: Iterable[Elsewhere], *, serves: bool
+) -> ReadyTimeout:
+    """This node's timeout, with what the others lack. `serves`: all processes of this node do."""
+    known = list(peers)
+    away = [why for peer in known if (why := peer.why_not())]
+    busy = {peer.name: peer.report.reason for peer in known if peer.report and peer.alive()}
+    return not_ready(error, away, unreached(processes), busy, serves=serves)

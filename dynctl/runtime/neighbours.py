@@ -16,10 +16,10 @@ from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import AskEnd, HeadWord, Report, Unproven
 from dynctl.nodes.peer import Peer
 from dynctl.nodes.seen import LogSeen
-from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early, not_ready
+from dynctl.nodes.words import OneSided, failed_there, gone_early, left_early
 from dynctl.plan.values import Plan
 from dynctl.runtime.bringup import BringUp
-from dynctl.runtime.elsewhere import Elsewhere
+from dynctl.runtime.elsewhere import Elsewhere, explained, unreached
 from dynctl.runtime.gates import POLL_S
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.parting import Parting
@@ -128,11 +128,8 @@ class Neighbours:
 
     def explain(self, error: ReadyTimeout) -> ReadyTimeout:
         """The timeout, with what is missing of the other nodes."""
-        away = {peer.name: why for peer in self.peers.values() if (why := peer.why_not())}
-        unreached = {name: why for name, why in self._unreached().items() if self.elsewhere[name].peer.name not in away}
-        busy = {peer.name: peer.report.reason for peer in self.peers.values() if peer.report and peer.alive()}
         serves = all(process in self._run.serving for process in self._run.processes)
-        return not_ready(error, away, unreached, busy, serves=serves)
+        return explained(error, self.peers.values(), self.elsewhere.values(), serves=serves)
 
     # what the links ask
 
@@ -143,7 +140,7 @@ class Neighbours:
         return Report(
             now=time.time(),
             state=run.run_state,
-            reason=", ".join(filter(None, (run.picture.own_reason(run.run_state), *self._unreached().values())))
+            reason=", ".join(filter(None, (run.picture.own_reason(run.run_state), *unreached(self.elsewhere.values()))))
             or None,
             processes=tuple(process.status() for process in run.processes.values()),
             serving=serving,
@@ -207,9 +204,6 @@ class Neighbours:
         """What the frontend's node said last; None while it takes no part, or where it is this one."""
         peer = self.peers.get(self._head_node)
         return peer.report if peer and peer.alive() else None
-
-    def _unreached(self) -> dict[str, str]:
-        return {p.id: f"{p.id} is {p.unreached}" for p in self.elsewhere.values() if p.unreached}
 
     def _own_word(self) -> HeadWord:
         picture = self._run.picture

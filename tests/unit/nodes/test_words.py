@@ -63,24 +63,29 @@ TIMEOUT = ReadyTimeout("not ready after 8 s", where="ready.timeout", why="its ph
 
 
 def test_a_missing_node_is_the_cause_of_a_timeout_and_the_own_log_is_none() -> None:
-    told = not_ready(TIMEOUT, {"a": "node a is missing: nothing listens"}, {}, {}, serves=True)
+    told = not_ready(TIMEOUT, ["node a is missing: nothing listens"], [], {}, serves=True)
     assert told.cause == "not ready after 8 s: node a is missing: nothing listens"
     assert (told.why, told.tail) == ((), ())
     assert "dynctl up FILE --node NAME" in (told.fix or "")
-    slow = not_ready(TIMEOUT, {"a": "node a is missing"}, {}, {}, serves=False)
+    slow = not_ready(TIMEOUT, ["node a is missing"], [], {}, serves=False)
     assert (slow.why, slow.tail) == (("its phase",), ("log",))
 
 
 def test_a_port_that_is_not_let_through_is_the_cause_of_a_timeout() -> None:
-    unreached = {"prefill-0": "prefill-0 is not reached from b (ConnectTimeout)"}
-    told = not_ready(TIMEOUT, {}, unreached, {"a": None, "c": "decode-1: loading weights"}, serves=True)
+    told = not_ready(
+        TIMEOUT,
+        [],
+        ["prefill-0 is not reached from b (ConnectTimeout)"],
+        {"a": None, "c": "decode-1: loading weights"},
+        serves=True,
+    )
     assert told.cause == "not ready after 8 s: prefill-0 is not reached from b (ConnectTimeout)"
     assert told.why == ("node c: decode-1: loading weights",)
     assert "firewall" in (told.fix or "")
 
 
 def test_a_slow_node_is_told_in_a_timeout_of_another() -> None:
-    told = not_ready(TIMEOUT, {}, {}, {"a": "prefill-0: loading weights"}, serves=True)
+    told = not_ready(TIMEOUT, [], [], {"a": "prefill-0: loading weights"}, serves=True)
     assert told.why == ("its phase", "node a: prefill-0: loading weights")
     assert (told.fix, told.tail) == ("raise it", ())
-    assert not_ready(TIMEOUT, {}, {}, {"a": None}, serves=True).tail == ("log",)
+    assert not_ready(TIMEOUT, [], [], {"a": None}, serves=True).tail == ("log",)
