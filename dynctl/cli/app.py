@@ -230,11 +230,11 @@ def engine(
 
 
 @app.command(name="_supervise", hidden=True)
-def supervise(name: str, lock: int, listener: int) -> None:
+def supervise(name: str, lock: int, listener: int, adopting: bool = False) -> None:
     """The supervisor process of a run."""
     from dynctl.runtime.launch import supervise
 
-    raise typer.Exit(supervise(name, lock, listener))
+    raise typer.Exit(supervise(name, lock, listener, adopting=adopting))
 
 
 @app.command(name="_load", hidden=True)

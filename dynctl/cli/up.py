@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import msgspec
 
 from dynctl.cli import choose
-from dynctl.errors import UsageError
+from dynctl.errors import RunStateError, UsageError
 from dynctl.plan.resolve import resolve
 from dynctl.plan.values import Plan
 from dynctl.preflight import model
@@ -17,12 +18,14 @@ from dynctl.preflight.path import check_path
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
 from dynctl.runtime.client import Connection
-from dynctl.runtime.launch import already_running, launch, refuse_leftovers
+from dynctl.runtime.launch import adopt, already_running, is_unsupervised, launch, refuse_leftovers
 from dynctl.runtime.orphans import orphans
 from dynctl.store import paths
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
 from dynctl.topology.schema import Topology
 
+RUN_NAME = re.compile(r"[a-z0-9-]{1,40}")
+TOPOLOGY_FILE = "topology.json"
 RECLAIM_GRACE_S = 10.0
 """What never served has nothing in flight."""
 
@@ -50,7 +53,12 @@ def up(file: str | None, sets: list[str], options: UpOptions) -> int:
         return up_by_ssh(_path(file), sets, options)
     if options.ssh_dynctl:
         raise UsageError("--ssh-dynctl says where dynctl is on the nodes of --ssh", fix="add --ssh, or leave it out")
+    named = RunStore(file) if file and not Path(file).exists() else None
+    if named and not sets and is_unsupervised(named):
+        return _adopt(named, options)
     topology = _topology(file, sets)
+    if is_unsupervised(RunStore(topology.name)):
+        return _adopt(RunStore(topology.name), options, topology)
     node = find_node(topology, options.node)
     secret = load_secret(topology)
     preflight = check(topology, options, node)
@@ -79,6 +87,20 @@ def begin(
     return plan, connection
 
 
+def _adopt(store: RunStore, options: UpOptions, topology: Topology | None = None) -> int:
+    """Takes over a run that serves without a supervisor. RunStateError where another `topology` was asked for."""
+    from dynctl.cli.watch import Watch
+
+    if topology and _kept_topology(store) != _as_json(topology):
+        raise RunStateError(
+            f"the run `{store.name}` is unsupervised, and was started from another topology",
+            where=str(store.dir / TOPOLOGY_FILE),
+            fix=f"`dynctl up {store.name}` adopts it as it is; `dynctl down {store.name}` ends it",
+        )
+    _say(f"`{store.name}` serves without a supervisor: adopting it")
+    return Watch(store.plan(), adopt(store, requests=options.verbose or options.sample), options).run()
+
+
 def _topology(file: str | None, sets: list[str]) -> Topology:
     return choose.topology(_path(file) if file else None, sets)
 
@@ -88,9 +110,15 @@ def _path(file: str | None) -> Path:
     if file is None:
         return choose.DEFAULT_FILE
     if not Path(file).exists() and file in {store.name for store in known_runs()}:
-        kept = RunStore(file).dir / "topology.json"
+        kept = RunStore(file).dir / TOPOLOGY_FILE
         if kept.is_file():
             return kept
+    if not Path(file).exists() and RUN_NAME.fullmatch(file):
+        raise UsageError(
+            f"there is no file `{file}`, and no run of that name is known on this machine",
+            why=f"known runs: {', '.join(store.name for store in known_runs()) or 'none'}",
+            fix="`dynctl up FILE` starts a topology file, `dynctl init` writes one",
+        )
     return Path(file)
 
 
@@ -126,8 +154,18 @@ def _prepare(topology: Topology, options: UpOptions, node: str | None) -> str | 
 
 def _keep_topology(plan: Plan, topology: Topology) -> None:
     """The topology as JSON (which is YAML), so that `up NAME` can start the run again."""
-    text = topology.model_dump_json(by_alias=True, exclude_unset=True)
-    write_private(Path(plan.run_dir) / "topology.json", text.encode())
+    write_private(Path(plan.run_dir) / TOPOLOGY_FILE, _as_json(topology))
+
+
+def _as_json(topology: Topology) -> bytes:
+    return topology.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _kept_topology(store: RunStore) -> bytes | None:
+    try:
+        return (store.dir / TOPOLOGY_FILE).read_bytes()
+    except OSError:
+        return None
 
 
 def _silent(_line: str) -> None:

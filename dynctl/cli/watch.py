@@ -129,7 +129,7 @@ class Watch:
             show_sample(self._plan, status, no_color=self._options.no_color)
         verdict = f", KV over {status.transport.verdict}" if status.transport.pairs else ""
         for line in (
-            f"{name} is ready at {url}/v1{'' if here else f' on node {front}'}{verdict}",
+            f"{name} is {status.state} at {url}/v1{'' if here else f' on node {front}'}{verdict}",
             f"  look  dynctl status {name}    dynctl logs {name} -f",
             f"  end   dynctl down {name}",
         ):

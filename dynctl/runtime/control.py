@@ -21,6 +21,7 @@ from dynctl.runtime.messages import (
     FromSupervisor,
     Happened,
     Operation,
+    Ready,
     Restart,
     Scale,
     StatusNow,
@@ -41,6 +42,9 @@ class Desk(Protocol):
 
     def status(self) -> RunStatus:
         """The run's status now."""
+
+    def is_ready(self) -> bool:
+        """Whether every gate was open once."""
 
     def past_events(self) -> list[Event]:
         """Events so far."""
@@ -172,6 +176,8 @@ class Control:
         for event in self._desk.past_events() if replay else ():
             viewer.send(Happened(event=event))
         viewer.send(StatusNow(status=self._desk.status()))
+        if self._desk.is_ready():
+            viewer.send(Ready())
         self._viewers.add(viewer)
         leave.append(lambda: self._viewers.discard(viewer))
         if attach.starter:

@@ -13,18 +13,21 @@ from dynctl.runtime.supervisor import Supervisor
 from dynctl.store.run import RunStore
 
 
-def main(name: str, listener: socket.socket, lock: IO[bytes]) -> int:
-    """Runs the supervisor of that run. `lock` stays open, and so held, until the process ends."""
+def main(name: str, listener: socket.socket, lock: IO[bytes], *, adopting: bool = False) -> int:
+    """Runs the supervisor of that run; `adopting`: its processes run already.
+
+    `lock` stays open, and so held, until the process ends.
+    """
     adopt_orphans()
     path = listener.getsockname()
     with lock, contextlib.closing(listener):
         try:
-            return asyncio.run(_run(name, listener))
+            return asyncio.run(_run(name, listener, adopting))
         finally:
             # while the lock is held: a later run's socket has the same name
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
-async def _run(name: str, listener: socket.socket) -> int:
-    return await Supervisor(RunStore(name)).run(listener)
+async def _run(name: str, listener: socket.socket, adopting: bool) -> int:
+    return await Supervisor(RunStore(name)).run(listener, adopting=adopting)

@@ -54,7 +54,7 @@ class Keeper:
             self._health.proven()
             while True:
                 await self._health.sleep(thorough=self.process.state != "ready")
-                await self._look()
+                await self.look()
         finally:
             self.process.on_exit = lambda: None
             self._vital.close()
@@ -78,7 +78,7 @@ class Keeper:
         for action in actions:
             self._carry_out(action)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """One health check. What it finds counts only if the process was in that state all the while."""
         state, exited = self.process.state, self.process.exited
         if state not in {"ready", "unhealthy"}:

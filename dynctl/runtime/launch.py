@@ -17,7 +17,7 @@ from dynctl.preflight.gather import self_command
 from dynctl.runtime import ownership
 from dynctl.runtime.client import Connection, attach
 from dynctl.store import paths
-from dynctl.store.run import RunStore, try_lock
+from dynctl.store.run import RunRecord, RunStore, is_supervised, try_lock
 
 LOOK_S = 0.5
 """Longer than anybody looks at a lock, shorter than a supervisor lives."""
@@ -31,7 +31,7 @@ def launch(plan: Plan, *, requests: bool = False, secret: str | None = None) -> 
     `secret`: what the nodes of the run share.
     """
     store = RunStore(plan.name)
-    lock = _lock(plan.name)
+    lock = _lock(paths.lock_path(plan.name))
     if lock is None:
         raise already_running(plan.name)
     with lock:
@@ -39,21 +39,62 @@ def launch(plan: Plan, *, requests: bool = False, secret: str | None = None) -> 
         record = store.create(plan, __version__)
         if secret:
             store.keep_secret(secret)
-        with _listener(record.socket) as listener:
-            starter = attach(record.socket, starter=True, requests=requests)
-            descriptors = (lock.fileno(), listener.fileno())
-            with open(store.log_path("supervisor"), "ab") as log:
-                subprocess.Popen(
-                    [*self_command(), "_supervise", plan.name, *map(str, descriptors)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=descriptors,
-                    cwd=store.dir,
-                    env=_environment(record.run_id),
-                )
+        return _start(store, record, lock, requests=requests)
+
+
+def adopt(store: RunStore, *, requests: bool = False) -> Connection:
+    """Starts a supervisor for a run that lost its own; the connection to it. No process of the run is touched by that.
+
+    RunStateError when it is supervised (again), or can't be adopted.
+    """
+    record = store.record()
+    lock = _lock(record.lock or paths.lock_path(store.name))
+    if lock is None:
+        raise already_running(store.name)
+    with lock:
+        refuse_adoption(store)
+        return _start(store, record, lock, "--adopting", requests=requests)
+
+
+def _start(store: RunStore, record: RunRecord, lock: IO[bytes], *options: str, requests: bool) -> Connection:
+    with _listener(record.socket) as listener:
+        starter = attach(record.socket, starter=True, requests=requests)
+        descriptors = (lock.fileno(), listener.fileno())
+        with open(store.log_path("supervisor"), "ab") as log:
+            subprocess.Popen(
+                [*self_command(), "_supervise", store.name, *map(str, descriptors), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=descriptors,
+                cwd=store.dir,
+                env=_environment(record.run_id),
+            )
     return starter
+
+
+def is_unsupervised(store: RunStore) -> bool:
+    """Whether a run of that name serves, or did, and has processes here, but no supervisor."""
+    try:
+        record = store.record()
+    except RunStateError:
+        return False
+    if is_supervised(store.name) or record.elsewhere() or not store.was_ready(record.run_id):
+        return False
+    return bool(ownership.processes_of(record.run_id))
+
+
+def refuse_adoption(store: RunStore) -> None:
+    """RunStateError when what a run left on disk does not allow to supervise it again."""
+    plan = store.whole_plan()
+    store.token()
+    if plan.nodes:
+        raise RunStateError(
+            f"`{store.name}` runs on several nodes: such a run can't be adopted",
+            why="its other nodes have taken this one for lost",
+            fix=f"it serves on as it is; `dynctl down {store.name}` on every node ends it",
+        )
 
 
 def _environment(run_id: str) -> dict[str, str]:
@@ -62,10 +103,10 @@ def _environment(run_id: str) -> dict[str, str]:
     return {**inherited, SUPERVISES_VARIABLE: run_id}
 
 
-def _lock(name: str) -> IO[bytes] | None:
+def _lock(path: Path | str) -> IO[bytes] | None:
     """The run's lock; None when a supervisor holds it. A `status` that looks at it just now holds it for an instant."""
     deadline = time.monotonic() + LOOK_S
-    while (lock := try_lock(paths.lock_path(name))) is None and time.monotonic() < deadline:
+    while (lock := try_lock(Path(path))) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     return lock
 
@@ -91,11 +132,11 @@ def refuse_leftovers(store: RunStore) -> None:
         raise RunStateError(
             f"the run `{store.name}` is unsupervised: its supervisor is gone, {len(left)} processes are alive",
             why=", ".join(ownership.describe(process) for process in left[:6]),
-            fix=f"`dynctl down {store.name}` ends them",
+            fix=f"`dynctl up {store.name}` adopts them if they serve, `dynctl down {store.name}` ends them",
         )
 
 
-def supervise(name: str, lock_descriptor: int, listener_descriptor: int) -> int:
+def supervise(name: str, lock_descriptor: int, listener_descriptor: int, *, adopting: bool) -> int:
     """The supervisor process, with the lock and the listening socket it was started with."""
     from dynctl.runtime.entry import main
 
@@ -103,11 +144,12 @@ def supervise(name: str, lock_descriptor: int, listener_descriptor: int) -> int:
     os.set_inheritable(lock_descriptor, False)
     os.set_inheritable(listener_descriptor, False)
     os.environ.pop(SUPERVISES_VARIABLE, None)  # it stays in /proc, and no child inherits it
-    return main(name, socket.socket(fileno=listener_descriptor), lock)
+    return main(name, socket.socket(fileno=listener_descriptor), lock, adopting=adopting)
 
 
 def _listener(path: str) -> socket.socket:
     """The control socket, bound before the supervisor starts: who launched it can connect at once."""
+    paths.private_dir(Path(path).parent)
     Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

@@ -17,7 +17,7 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.nodes.parts import with_epoch
 from dynctl.nodes.seen import LogSeen
-from dynctl.runtime import ownership, procfs
+from dynctl.runtime import ownership, procfs, spawned
 from dynctl.runtime.affinity import hold_to
 from dynctl.runtime.binding import ProcessView, judge
 from dynctl.runtime.lifecycle import Action, Life, LifeEvent, Rules, said, step
@@ -94,14 +94,22 @@ class Managed:
         self._say(f"started, pid {popen.pid}")
         self.check_binding(self.views())
 
-    def adopt(self, pid: int) -> None:
-        """Takes over a process that runs already and is no child. ProcessLookupError when it is gone.
+    def adopt(self, pid: int, start_ticks: int) -> None:
+        """Takes over a process that runs already and is no child; its life is told by the caller.
 
-        Whether the pid still is this run's process must be checked after this call: from here on it can't be reused
-        unnoticed.
+        ProcessLookupError when it is gone. Its start time is looked at after the pidfd was opened: from then on the pid
+        can't be reused unnoticed.
         """
-        self._runs(pid, os.pidfd_open(pid), None)
-        self.move("adopt", f"adopted, pid {pid}")
+        descriptor = os.pidfd_open(pid)
+        if spawned.start_ticks(pid) != start_ticks:
+            os.close(descriptor)
+            raise ProcessLookupError(pid)
+        self.tail.resume()
+        self._runs(pid, descriptor, None)
+
+    def remember(self, restarts: int) -> None:
+        """So often it was started again before this supervisor came."""
+        self.life = msgspec.structs.replace(self.life, restarts=restarts)
 
     def keep_log(self) -> None:
         """What the last process wrote becomes `.1`."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
+
+import msgspec
 
 from dynctl.errors import DynctlError, RuntimeFailure, TransportError
 from dynctl.fabric.ucx_log import ProtoTable
@@ -14,6 +17,7 @@ from dynctl.plan.values import Plan, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
 from dynctl.proof.pair import PairProver
 from dynctl.proof.verify import Verification, verify_pair
+from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
@@ -78,6 +82,18 @@ class Proving:
                     raise await self._failed("verification failed", str(error), pair) from error
         self._judge(results)
 
+    def recall(self, past: Iterable[Event]) -> None:
+        """Takes in what an earlier supervisor of this run has proven, by its events."""
+        planned = {(pair.from_, pair.to) for pair in self._plan.transport.pairs}
+        for event in past:
+            with contextlib.suppress(msgspec.ValidationError):
+                if event.kind == "pair" and (proof := event.data.get("proof")):
+                    proven = msgspec.convert(proof, PairStatus)
+                    if (proven.from_, proven.to) in planned:
+                        self.pairs[proven.from_, proven.to] = proven
+                elif event.kind == "verify" and (outcome := event.data.get("verification")):
+                    self.verification = msgspec.convert(outcome, VerifyStatus)
+
     def _client(self) -> ProofClient:
         metrics = {
             process.id: f"{process.probes.url}{process.probes.metrics}"
@@ -127,7 +143,12 @@ class Proving:
             process=mover,
             state=proven.verdict,
             why=proven.evidence[0].line.strip() if proven.evidence else None,
-            data={"from": pair.from_, "to": pair.to, "bytes": proven.bytes or 0},
+            data={
+                "from": pair.from_,
+                "to": pair.to,
+                "bytes": proven.bytes or 0,
+                "proof": msgspec.to_builtins(proven),
+            },
         )
         lenient = self._plan.transport.required == "auto" and not any(p.gpus for p in self._plan.processes)
         if meets(proven.verdict, pair.floor) or (proven.verdict == "unknown" and lenient):
@@ -177,7 +198,12 @@ class Proving:
         state = "passed" if not divergences else "failed" if self._plan.exact else "warned"
         self.verification = VerifyStatus(state=state, prompts=prompts, tokens=tokens, detail=detail)  # type: ignore[arg-type]
         same = "the same tokens through prefill -> decode and by decode alone"
-        self._events.add("verify", detail or f"{prompts} prompts, {tokens} tokens: {same}", state=state)
+        self._events.add(
+            "verify",
+            detail or f"{prompts} prompts, {tokens} tokens: {same}",
+            state=state,
+            data={"verification": msgspec.to_builtins(self.verification)},
+        )
         if state == "failed":
             raise RuntimeFailure(
                 "verification failed: prefill -> decode gives other tokens than decode alone",

@@ -29,7 +29,7 @@ def remembered_status(store: RunStore) -> RunStatus:
             return last
         state, reason = "stopped", "its supervisor ended without a word"
     else:
-        state, reason = "unsupervised", "its supervisor is gone; `dynctl down` ends what is left"
+        state, reason = "unsupervised", _without_supervisor(store)
     leaders = _leaders(alive)
     return RunStatus(
         name=plan.name,
@@ -69,6 +69,11 @@ def _nodes(plan: Plan, state: str) -> tuple[NodeStatus, ...]:
         else NodeStatus(name=node.name, address=node.address, reason="not heard without a supervisor here")
         for node in plan.nodes
     )
+
+
+def _without_supervisor(store: RunStore) -> str:
+    adopts = f"`dynctl up {store.name}` adopts the run, " if store.was_ready(store.record().run_id) else ""
+    return f"its supervisor is gone; {adopts}`dynctl down {store.name}` ends what is left"
 
 
 def _leaders(alive: list[psutil.Process]) -> dict[str, int]:

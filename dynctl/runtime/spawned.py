@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,11 @@ def read(directory: Path, run_id: str) -> list[Spawned]:
 def latest(directory: Path, run_id: str) -> dict[str, Spawned]:
     """The last start of each process whose leader is alive."""
     return {one.id: one for one in read(directory, run_id) if is_alive(one)}
+
+
+def starts(directory: Path, run_id: str) -> dict[str, int]:
+    """How often each process was started."""
+    return Counter(one.id for one in read(directory, run_id))
 
 
 def is_alive(one: Spawned) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from dynctl.errors import DynctlError, ReadyTimeout
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
 from dynctl.nodes.failed import Failed
+from dynctl.runtime.adoption import Adoption
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.elsewhere import merged
@@ -88,13 +89,16 @@ class Supervisor:
         self._table: WorkerTable | None = None
         self._state: RunState = "starting"
 
-    async def run(self, listener: socket.socket) -> int:
-        """The whole run, from spawning to the last process gone; the exit code."""
+    async def run(self, listener: socket.socket, *, adopting: bool = False) -> int:
+        """The whole run, from spawning, or `adopting`, to the last process gone; the exit code."""
         self._handle_signals()
+        if adopting:
+            await Adoption(self).take_over()
         await self.control.listen(listener)
-        self.events.add("run.state", f"starting {self.plan.name}", state="starting")
-        if self.plan.preflight:
-            self.events.add("gate", self.plan.preflight)
+        if not adopting:
+            self.events.add("run.state", f"starting {self.plan.name}", state="starting")
+            if self.plan.preflight:
+                self.events.add("gate", self.plan.preflight)
         chores = (
             Reading(self.processes, lambda: self.picture.was_ready).run,
             self._show,
@@ -127,6 +131,10 @@ class Supervisor:
         """The status document."""
         self.memory.look()
         return self.picture.status(self._state)
+
+    def is_ready(self) -> bool:
+        """Whether every gate was open once."""
+        return self.picture.was_ready
 
     def past_events(self) -> list[Event]:
         """Events kept in memory, oldest first."""
@@ -212,12 +220,13 @@ class Supervisor:
                 group.create_task(self.prover.keep())
 
     async def _serve(self) -> None:
-        await self._bring_up()
-        await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
-        self.picture.was_ready = True
-        self.store.mark_ready(self.record.run_id)
-        for process in self.processes.values():
-            process.move("proven", "ready")
+        if not self.picture.was_ready:
+            await self._bring_up()
+            await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
+            self.picture.was_ready = True
+            self.store.mark_ready(self.record.run_id)
+            for process in self.processes.values():
+                process.move("proven", "ready")
         self.refresh_state()
         self.control.tell_viewers(StatusNow(status=self.status()))
         self.control.tell_viewers(Ready())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dynctl.engines.spec import LogCause, ProcessSpec
 from dynctl.fabric.ucx_log import UcxReader, is_ucx_line
-from dynctl.store.follow import Follower
+from dynctl.store.follow import LONGEST_LINE_BYTES, Follower
 
 KEPT_LINES = 200
 
@@ -31,6 +31,22 @@ class LogTail:
         """Begins at the present end of the log: what an earlier process wrote is not this one's."""
         self._follower.skip_to_end()
 
+    def resume(self) -> None:
+        """Takes in the log of a process that another reader followed so far; UCX's lines are not kept twice."""
+        kept = _last_line(self._ucx_path) if self._ucx_path else None
+        said: list[str] = []
+        self._follower.rewind()
+        for line in self._new_lines():
+            if is_ucx_line(line):
+                self.ucx.feed(line)
+                self._note_cause(line)
+                said.append(line)
+                if line == kept:
+                    said.clear()
+            else:
+                self._take(line)
+        self._keep(said)
+
     @property
     def bytes_read(self) -> int:
         """Where in the log it is: it moves while the process says anything."""
@@ -38,8 +54,11 @@ class LogTail:
 
     def poll(self) -> None:
         """Reads on to the end. A log that is not there yet, or can't be read, has nothing new."""
-        for line in self._follower.lines():
-            self._take(line.decode(errors="replace").rstrip("\r"))
+        for line in self._new_lines():
+            self._take(line)
+
+    def _new_lines(self) -> Iterator[str]:
+        return (line.decode(errors="replace").rstrip("\r") for line in self._follower.lines())
 
     def _take(self, line: str) -> None:
         if is_ucx_line(line):
@@ -57,13 +76,27 @@ class LogTail:
     def _take_ucx(self, line: str) -> None:
         self.ucx.feed(line)
         self._note_cause(line)
-        if self._ucx_path:
+        self._keep([line])
+
+    def _keep(self, lines: list[str]) -> None:
+        if self._ucx_path and lines:
             try:
                 with self._ucx_path.open("a") as file:
-                    file.write(line + "\n")
+                    file.writelines(f"{line}\n" for line in lines)
             except OSError:
                 self._ucx_path = None  # a full disk costs the kept copy, not the verdict
 
     def _note_cause(self, line: str) -> None:
         if self.cause is None:
             self.cause = next((rule for pattern, rule in self._causes if pattern.search(line)), None)
+
+
+def _last_line(path: Path) -> str | None:
+    """The last complete line of a text file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - LONGEST_LINE_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    return lines[-1].decode(errors="replace") if lines else None

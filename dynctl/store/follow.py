@@ -35,6 +35,11 @@ class Follower:
             self.offset = 0
         self.rest = b""
 
+    def rewind(self) -> None:
+        """Begins anew at the present log's first line."""
+        self._older = _identities(self._path)
+        self.offset, self.rest = 0, b""
+
     def lines(self) -> Iterator[bytes]:
         """Complete lines since the last look, without their ends. A log that can't be read has nothing new."""
         if (now := _stamp(self._path)) == self._seen:

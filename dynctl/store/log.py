@@ -10,21 +10,29 @@ from pathlib import Path
 import msgspec
 
 from dynctl.store.event import Event, EventKind
-from dynctl.store.rotation import rotate
+from dynctl.store.rotation import rotate, rotated
 
 KEPT_EVENTS = 2000
 LIMIT_BYTES = 16 << 20
 """The file is rotated when it has grown to this."""
+END_BYTES = 1 << 16
+"""So much of its end holds at least one event."""
 
 
 class EventLog:
-    """Numbers, stores and passes on events. A disk that can't be written loses events there, never the run."""
+    """Numbers, stores and passes on events, after those that the file has.
+
+    A disk that can't be written loses events there, never the run.
+    """
 
     def __init__(self, path: Path, wall_clock: Callable[[], float]) -> None:
         self._path, self._wall_clock = path, wall_clock
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
         self._written = self._file.tell()
-        self._seq = 0
+        self._seq, torn = _end_of(path)
+        if torn:
+            with contextlib.suppress(OSError):
+                self._file.write(b"\n")
         self.recent: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self.listeners: list[Callable[[Event], None]] = []
 
@@ -75,3 +83,15 @@ class EventLog:
     def close(self) -> None:
         """Closes the file on disk."""
         self._file.close()
+
+
+def _end_of(path: Path) -> tuple[int, bool]:
+    """The last number used, 0 if none, and whether the file's last line was torn off."""
+    for part in (path, rotated(path, 1)):
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - END_BYTES))
+            data = file.read()
+            for line in reversed(data.splitlines()):
+                with contextlib.suppress(msgspec.DecodeError):
+                    return msgspec.json.decode(line, type=Event).seq, part == path and not data.endswith(b"\n")
+    return 0, False

@@ -215,7 +215,7 @@ def test_workers_outlive_their_supervisor(home: Home) -> None:
     assert status["supervisor"]["pid"] is None
     assert all(row(status, p)["pid"] for p in ("prefill-0", "decode-0", "frontend"))
     before = {p.pid for p in home.processes()}
-    again = home.run("up", "-d", home.topology())
+    again = home.run("up", "-d", home.topology({"slo": {"ttft": "1s"}}))
     assert again.code == 5
     assert "unsupervised" in again.error()["error"][0]
     assert "dynctl down" in again.error()["fix"][0]
