@@ -49,7 +49,11 @@ def run(name: str | None) -> RunStore:
         found = [store for store in runs if store.name == name]
         if not found:
             known = ", ".join(store.name for store in runs) or "none"
-            raise RunStateError(f"there is no run `{name}`", why=f"runs known on this machine: {known}")
+            raise RunStateError(
+                f"there is no run `{name}`",
+                why=f"runs known on this machine: {known}",
+                fix="`dynctl down --orphans` ends what runs without a supervisor, its files removed or not",
+            )
         return found[0]
     alive = [store for store in runs if is_supervised(store.name)] or [store for store in runs if live_processes(store)]
     if len(alive) > 1:

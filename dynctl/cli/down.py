@@ -117,9 +117,15 @@ def _is_frozen(run_id: str) -> bool:
 
 
 def _end_leftovers(store: RunStore, grace_s: float, *, quiet: bool = False) -> tuple[str, ...]:
-    if not live_processes(store) and not quiet:
+    try:
+        found = [Orphan(store.record().run_id, store)]
+        alive = bool(live_processes(store))
+    except RunStateError:  # its record can't be read: what it left is found by environment
+        found = orphans(store.name)
+        alive = bool(found)
+    if not alive and not quiet:
         raise RunStateError(f"the run `{store.name}` is not running", fix="`dynctl up` starts it")
-    return Orphan(store.record().run_id, store).reclaim(grace_s).survivors
+    return tuple(survivor for orphan in found for survivor in orphan.reclaim(grace_s).survivors)
 
 
 def _talk(line: str) -> None:

@@ -18,7 +18,8 @@ from dynctl.preflight.path import check_path
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
 from dynctl.runtime.client import Connection
-from dynctl.runtime.launch import adopt, already_running, is_unsupervised, launch, refuse_leftovers
+from dynctl.runtime.launch import adopt, already_running, is_unsupervised, launch, refuse_leftovers, still_alive
+from dynctl.runtime.leftovers import Leftovers
 from dynctl.runtime.orphans import orphans
 from dynctl.store import paths
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
@@ -131,6 +132,8 @@ def _refuse_running(name: str) -> None:
             done = orphan.reclaim(RECLAIM_GRACE_S)
             if done.processes:
                 _say(f"reclaimed {done.processes} processes of an earlier start of `{name}` that nobody supervises")
+        elif left := Leftovers(orphan.run_id, orphan.store).processes():  # it can't be adopted: its record is damaged
+            raise still_alive(name, left)
     refuse_leftovers(RunStore(name))
 
 

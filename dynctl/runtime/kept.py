@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 from dynctl.errors import HostError
@@ -10,8 +9,7 @@ from dynctl.store.log import EventLog
 from dynctl.store.paths import private_dir
 from dynctl.store.run import READY_FILE, SPAWNED_FILE, RunStore, write_private
 
-LOOK_S = 1.0
-NAMES = ("run.json", "plan.json", "secrets.json", "token", "secret", SPAWNED_FILE, READY_FILE)
+NAMES = ("run.json", "plan.json", "topology.json", "secrets.json", "token", "secret", SPAWNED_FILE, READY_FILE)
 
 Stamp = tuple[int, int, int]
 
@@ -24,12 +22,6 @@ class Kept:
         self._known: dict[str, bytes] = {}
         self._stamps: dict[str, Stamp | None] = {}
         self._failed: str | None = None
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
         """Writes what is damaged. What can't be written is said once."""

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from dynctl import __version__
 from dynctl.environ import SECRET_VARIABLE, SUPERVISES_VARIABLE
 from dynctl.errors import RunStateError
@@ -127,13 +129,17 @@ def refuse_leftovers(store: RunStore) -> None:
         return  # no record, or one that says nothing: nothing alive could be told to be its own
     if record.elsewhere():
         return
-    left = ownership.processes_of(record.run_id)
-    if left:
-        raise RunStateError(
-            f"the run `{store.name}` is unsupervised: its supervisor is gone, {len(left)} processes are alive",
-            why=", ".join(ownership.describe(process) for process in left[:6]),
-            fix=f"`dynctl up {store.name}` adopts them if they serve, `dynctl down {store.name}` ends them",
-        )
+    if left := ownership.processes_of(record.run_id):
+        raise still_alive(store.name, left)
+
+
+def still_alive(name: str, left: list[psutil.Process]) -> RunStateError:
+    """The error for a run without a supervisor that can't be started, or adopted, as it is."""
+    return RunStateError(
+        f"the run `{name}` is unsupervised: its supervisor is gone, {len(left)} processes are alive",
+        why=", ".join(ownership.describe(process) for process in left[:6]),
+        fix=f"`dynctl down {name}` ends them",
+    )
 
 
 def supervise(name: str, lock_descriptor: int, listener_descriptor: int, *, adopting: bool) -> int:

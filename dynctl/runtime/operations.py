@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from dynctl.runtime.errands import Errands, as_done, to_operation
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Done, Drain, OnNodes, Operation, Restart, Scale, Undrain
 from dynctl.runtime.observer import Observer
+from dynctl.runtime.outcome import log
 from dynctl.runtime.picture import Picture, Shown
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.scaling import Scaling
@@ -116,7 +116,7 @@ class Operations:
             answer(Done(failed=Failed.of(RunStateError("given up: the run is ending"))))
             raise
         except Exception as error:
-            traceback.print_exception(error)
+            log(error)
             answer(Done(failed=Failed.of(RuntimeFailure(f"the operation failed: {error!r}", where="its log"))))
         else:
             answer(Done(said=said))

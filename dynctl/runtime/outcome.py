@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
 
@@ -35,8 +36,14 @@ async def tend(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception as error:
-            traceback.print_exception(error)
+            log(error)
         await asyncio.sleep(PAUSE_S)
+
+
+def log(error: BaseException) -> None:
+    """The whole of it to the supervisor's log. A full disk costs that, nothing else."""
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -54,7 +61,7 @@ def flat(error: BaseException) -> str:
 
 def _unexpected(error: BaseException) -> DynctlError:
     """A fault of dynctl's own: the whole of it goes to the supervisor's log."""
-    traceback.print_exception(error)
+    log(error)
     error = innermost(error)
     return RuntimeFailure(
         f"the supervisor failed: {type(error).__name__}: {error}",

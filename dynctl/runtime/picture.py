@@ -83,6 +83,7 @@ class Picture:
         self._own = {spec.id for spec in plan.own()}
         self._passing: frozenset[str] = frozenset()
         self.was_ready = False
+        self.troubles: tuple[str, ...] = ()
         self.failure: DynctlError | None = None
 
     def follow(self, plan: Plan, passing: Collection[str] = ()) -> None:
@@ -108,7 +109,7 @@ class Picture:
             ttft_ms=word.ttft_ms if word else self._observer.ttft(),
             verify=word.verify if word else self._proving.verification,
             slo_ms={"ttft": plan.slo.ttft_ms, "itl": plan.slo.itl_ms},
-            warnings=plan.warnings,
+            warnings=(*self.troubles, *plan.warnings),
             nodes=self._nodes(state),
         )
 

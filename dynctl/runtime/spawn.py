@@ -26,7 +26,7 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
     before = os.sched_getaffinity(0)
     if spec.cpus and not before.issuperset(parse_cpu_list(spec.cpus)):
         raise HostError(f"this process may not use the cores {spec.cpus}", where=f"process {spec.id}")
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = _open_log(log)
     try:
         if spec.cpus:
             os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
@@ -47,6 +47,15 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
     finally:
         os.close(descriptor)
         os.sched_setaffinity(0, before)
+
+
+def _open_log(log: Path) -> int:
+    """The file to append to. On a disk that is full, or gone, the process starts without a log rather than not."""
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def exit_text(returncode: int | None) -> str:

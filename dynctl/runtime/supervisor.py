@@ -21,7 +21,6 @@ from dynctl.runtime.control import Control
 from dynctl.runtime.elsewhere import merged
 from dynctl.runtime.ending import Ending
 from dynctl.runtime.errands import Errands
-from dynctl.runtime.kept import Kept
 from dynctl.runtime.leaving import drains
 from dynctl.runtime.lifecycle import run_state
 from dynctl.runtime.managed import Managed
@@ -41,6 +40,7 @@ from dynctl.runtime.rotating import Rotating
 from dynctl.runtime.secret import engine_key, guarded
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spans import Spans
+from dynctl.runtime.upkeep import Upkeep
 from dynctl.runtime.waits import first_of
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
@@ -81,10 +81,10 @@ class Supervisor:
         self.prover = self._prover()
         self.bringup = BringUp(self)
         self.operations = Operations(self)
+        self.upkeep = Upkeep(self)
         if self.neighbours:
             self.neighbours.exchange.run_errand = self.operations.errand
-        self._stop = asyncio.Event()
-        self._kill = asyncio.Event()
+        self._stop, self._kill = asyncio.Event(), asyncio.Event()
         self._grace_s = STOP_GRACE_S
         self._table: WorkerTable | None = None
         self._state: RunState = "starting"
@@ -95,16 +95,8 @@ class Supervisor:
         if adopting:
             await Adoption(self).take_over()
         await self.control.listen(listener)
-        if not adopting:
-            self.events.add("run.state", f"starting {self.plan.name}", state="starting")
-            if self.plan.preflight:
-                self.events.add("gate", self.plan.preflight)
-        chores = (
-            Reading(self.processes, lambda: self.picture.was_ready).run,
-            self._show,
-            Rotating(self.store, self.events).run,
-            Kept(self.store, self.events).run,
-        )
+        reading = Reading(self.processes, self.is_ready)
+        chores = (reading.run, self._show, Rotating(self.store, self.events).run, self.upkeep.run)
         housekeeping = [asyncio.create_task(tend(work)) for work in chores]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
@@ -220,11 +212,14 @@ class Supervisor:
                 group.create_task(self.prover.keep())
 
     async def _serve(self) -> None:
-        if not self.picture.was_ready:
+        if not self.picture.was_ready:  # else it was adopted
+            self.events.add("run.state", f"starting {self.plan.name}", state="starting")
+            if self.plan.preflight:
+                self.events.add("gate", self.plan.preflight)
             await self._bring_up()
             await self.observer.scrape(self.http)  # what comes before any user's request is the window's beginning
             self.picture.was_ready = True
-            self.store.mark_ready(self.record.run_id)
+            self.upkeep.look()  # marks it
             for process in self.processes.values():
                 process.move("proven", "ready")
         self.refresh_state()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +24,16 @@ END_BYTES = 1 << 16
 class EventLog:
     """Numbers, stores and passes on events, after those that the file has.
 
-    A disk that can't be written loses events there, never the run.
+    Those that a full disk does not take are kept in memory and written later. `trouble`: why, while that is so.
     """
 
     def __init__(self, path: Path, wall_clock: Callable[[], float]) -> None:
         self._path, self._wall_clock = path, wall_clock
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
         self._written = self._file.tell()
-        self._seq, torn = _end_of(path)
-        if torn:
-            with contextlib.suppress(OSError):
-                self._file.write(b"\n")
+        self._seq, self._torn = _end_of(path)
+        self._unwritten: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.trouble: str | None = None
         self.recent: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self.listeners: list[Callable[[Event], None]] = []
 
@@ -63,22 +64,45 @@ class EventLog:
             data=data or {},
         )
         self.recent.append(event)
-        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed file costs the record, not the run
-            self._written += self._file.write(msgspec.json.encode(event) + b"\n")
-            if self._written >= LIMIT_BYTES:
-                self._written = 0
-                rotate(self._path)
+        self._unwritten.append(event)
+        self.flush()
         for listener in tuple(self.listeners):
             listener(event)
         return event
 
+    def flush(self) -> None:
+        """Writes what could not be written so far. A full disk or a closed file costs the record, not the run."""
+        try:
+            while self._unwritten:
+                line = b"\n" * self._torn + msgspec.json.encode(self._unwritten[0]) + b"\n"
+                written = self._file.write(line)
+                self._torn = self._torn or 0 < written < len(line)
+                if written < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._torn = False
+                self._unwritten.popleft()
+                self._written += written
+                if self._written >= LIMIT_BYTES:
+                    self._written = 0
+                    with contextlib.suppress(OSError):
+                        rotate(self._path)
+            self.trouble = None
+        except (OSError, ValueError) as error:
+            self.trouble = getattr(error, "strerror", None) or str(error)
+
     def reopen(self) -> None:
-        """Where the file on disk is gone, begins it anew with the events in memory. OSError."""
+        """Where the file on disk is gone, begins it anew with the events in memory."""
         if self._path.exists():
             return
+        try:
+            fresh = open(self._path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        except OSError as error:
+            self.trouble = error.strerror
+            return
         self._file.close()
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run
-        self._written = self._file.write(b"".join(msgspec.json.encode(event) + b"\n" for event in self.recent))
+        self._file, self._written, self._torn = fresh, 0, False
+        self._unwritten = deque(self.recent, maxlen=KEPT_EVENTS)
+        self.flush()
 
     def close(self) -> None:
         """Closes the file on disk."""

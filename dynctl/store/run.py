@@ -158,16 +158,15 @@ class RunStore:
         return decoded
 
     def mark_ready(self, run_id: str) -> None:
-        """Every gate of that run was open once. A disk that can't be written costs its adoption."""
-        with contextlib.suppress(HostError):
-            write_private(self.dir / READY_FILE, run_id.encode())
+        """Every gate of that run was open once. HostError where that can't be written."""
+        write_private(self.dir / READY_FILE, run_id.encode())
 
     def was_ready(self, run_id: str) -> bool:
-        """Whether every gate of that run was open once."""
+        """Whether every gate of that run was open once. Where that was not kept, its events tell."""
         try:
             return (self.dir / READY_FILE).read_text() == run_id
         except (OSError, UnicodeDecodeError):
-            return False
+            return any(event.kind == "run.state" and event.state in {"ready", "degraded"} for event in self.events())
 
     def ended(self) -> None:
         """Nothing of the run is left."""
@@ -186,7 +185,7 @@ class RunStore:
                 f"the run `{self.name}` can't be read",
                 where=str(self.dir / name),
                 why=str(error),
-                fix=f"`dynctl up` with the topology file starts it anew; or remove {self.dir}",
+                fix=f"`dynctl down {self.name}` ends what is left; `dynctl up` with the topology file starts it anew",
             ) from error
 
 

@@ -139,6 +139,24 @@ def test_ucx_lines_go_into_a_file_of_their_own(tmp_path: Path) -> None:
     assert log.tail.ucx.version == "1.23.0"
 
 
+def test_another_reader_goes_on_where_the_first_one_stopped(tmp_path: Path) -> None:
+    ucx, later = tmp_path / "ucx.log", UCX.replace("1.23.0", "1.24.0")
+    log = Log(tmp_path, ucx)
+    log.write(f"one\n{UCX}\n")
+    with log.path.open("a") as file:
+        file.write(f"two\n{later}\n")
+    tail = LogTail(SPEC, log.path, ucx, log.phases.append)
+    tail.resume()
+    assert ucx.read_text() == f"{UCX}\n{later}\n"
+    assert list(tail.lines) == ["one", "two"]
+    assert tail.ucx.version == "1.24.0"
+    with log.path.open("a") as file:
+        file.write(f"{UCX}\nthree\n")
+    tail.poll()
+    assert ucx.read_text() == f"{UCX}\n{later}\n{UCX}\n"
+    assert tail.lines[-1] == "three"
+
+
 def test_ucx_lines_count_for_causes_but_not_for_phases(tmp_path: Path) -> None:
     log = Log(tmp_path, tmp_path / "ucx.log")
     log.write("[1795453442.763892] [vm:8160 :0] ucp.c:1 UCX  ERROR no usable transports/devices while loading\n")
