@@ -45,9 +45,10 @@ class Stream(threading.Thread):
 
 def test_up_by_name_adopts_what_serves_under_a_stream(home: Home) -> None:
     home.up()
-    home.control(decode={"token_delay_ms": 50})
+    home.control(decode={"token_delay_ms": 200})
     before = home.status()
-    stream = Stream(home, 400)
+    stream = Stream(home, 300)
+    home.control()
     lose_supervisor(home)
     alone = home.status()
     assert alone["state"] == "unsupervised"
@@ -70,7 +71,7 @@ def test_up_by_name_adopts_what_serves_under_a_stream(home: Home) -> None:
     assert "exit status unknown" in " ".join(event["message"] for event in home.events())
     stream.join(240)
     assert stream.lines[-1] == "[DONE]"
-    assert sum('"text"' in line for line in stream.lines) >= 400
+    assert sum('"text"' in line for line in stream.lines) >= 300
     down = home.run("down", home.name)
     assert down.code == 0, down.err
     home.nothing_left()
