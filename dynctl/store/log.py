@@ -114,7 +114,7 @@ def _end_of(path: Path) -> tuple[int, bool]:
     for part in (path, rotated(path, 1)):
         with contextlib.suppress(OSError), part.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - END_BYTES))
-            data = file.read()
+            data = file.read(END_BYTES)
             for line in reversed(data.splitlines()):
                 with contextlib.suppress(msgspec.DecodeError):
                     return msgspec.json.decode(line, type=Event).seq, part == path and not data.endswith(b"\n")

@@ -9,6 +9,7 @@ import dynctl
 
 STAMPS = {
     "dynctl.cli.events": "--since asks for a time of day",
+    "dynctl.runtime.elsewhere": "when another node was heard last, for people to read",
 }
 """Modules that calculate with the wall clock, and why they may."""
 
