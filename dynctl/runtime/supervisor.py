@@ -171,9 +171,9 @@ class Supervisor:
     # what bring-up asks
 
     def publish(self) -> None:
-        """Tells the frontend of the workers as they are now, if that changed."""
+        """Tells the frontend of the workers as they are now, if that changed; at the end it drains by what it knows."""
         table = self.picture.table(self.serving)
-        if table != self._table:
+        if table != self._table and not (self._stop.is_set() and self._table):
             self._table = table
             self.control.tell_frontends(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.integration.run_harness import Home, until
 from tests.integration.test_foreground import STREAMED_TOKENS, Stream
@@ -17,6 +18,16 @@ def test_down_drains(home: Home) -> None:
     assert stream.end()[-1] == "[DONE]"
     assert len(stream.lines) == STREAMED_TOKENS + 1
     home.nothing_left()
+
+
+def test_a_request_whose_prompt_is_being_computed_ends_whole(home: Home) -> None:
+    home.up()
+    home.control(prefill={"prefill_delay_ms": 10000})
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(home.ask)
+        home.await_status(lambda s: s["frontend"]["in_flight"] == 1, "the request is under way")
+        assert home.run("down", home.name, "--timeout", "60").code == 0
+        assert asked.result().status_code == 200
 
 
 def test_down_refuses_new_requests_while_it_drains(home: Home) -> None:
