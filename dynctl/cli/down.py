@@ -120,9 +120,12 @@ def _end_leftovers(store: RunStore, grace_s: float, *, quiet: bool = False) -> t
     try:
         found = [Orphan(store.record().run_id, store)]
         alive = bool(live_processes(store))
-    except RunStateError:  # its record can't be read: what it left is found by environment
+    except RunStateError as error:  # its record can't be read: what it left is found by environment
         found = orphans(store.name)
         alive = bool(found)
+        if not alive:
+            fix = "nothing of it runs; `dynctl up` with the topology file starts it anew"
+            raise RunStateError(error.cause, where=error.where, why=error.why, fix=fix) from None
     if not alive and not quiet:
         raise RunStateError(f"the run `{store.name}` is not running", fix="`dynctl up` starts it")
     return tuple(survivor for orphan in found for survivor in orphan.reclaim(grace_s).survivors)
