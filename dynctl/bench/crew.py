@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from dynctl.bench.job import Health, Job, Progress, Result
+from dynctl.bench.job import Job, Progress, Result, worst
 from dynctl.bench.worker import STOP, Answer, Unreachable, write_frame
 from dynctl.errors import RuntimeFailure
 
@@ -127,23 +127,11 @@ class Crew:
 
 
 def _together(results: list[Result]) -> Result:
-    """One result; the health of the process that fared worst, with the CPU of the busiest."""
+    """One result."""
     samples = sorted((sample for result in results for sample in result.samples), key=lambda sample: sample.sent_s)
-    healths = [result.health for result in results]
-    chunks = sum(health.chunks for health in healths)
-    cpu_s = sum(health.cpu_cores * health.seconds for health in healths)
     return Result(
         samples=tuple(samples),
-        health=Health(
-            lag_p50_ms=max(health.lag_p50_ms for health in healths),
-            lag_p99_ms=max(health.lag_p99_ms for health in healths),
-            lag_max_ms=max(health.lag_max_ms for health in healths),
-            cpu_cores=max(health.cpu_cores for health in healths),
-            seconds=max(health.seconds for health in healths),
-            chunks=chunks,
-            cpu_us_per_chunk=cpu_s * 1e6 / chunks if chunks else None,
-            late_p99_ms=max((h.late_p99_ms for h in healths if h.late_p99_ms is not None), default=None),
-        ),
+        health=worst([result.health for result in results]),
         interrupted=any(result.interrupted for result in results),
         gave_up=next((result.gave_up for result in results if result.gave_up), None),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from dynctl.bench.job import Health
+from dynctl.bench.job import Health, worst
 from dynctl.bench.sample import PER_REQUEST
 from dynctl.bench.summary import Round, Summary, rates, summary
 from dynctl.bench.verdict import Verdict
@@ -134,15 +134,14 @@ def errors(rounds: Sequence[Round]) -> Counter[str]:
 
 def client_health(healths: Sequence[Health], processes: int, *, valid: bool) -> ClientHealth:
     """The worst of each figure."""
-    chunks = sum(health.chunks for health in healths)
-    costs = [(h.cpu_us_per_chunk, h.chunks) for h in healths if h.cpu_us_per_chunk is not None]
+    found = worst(healths)
     return ClientHealth(
         valid=valid,
-        lag_p99_ms=max((h.lag_p99_ms for h in healths), default=0.0),
-        lag_max_ms=max((h.lag_max_ms for h in healths), default=0.0),
-        cpu_cores=max((h.cpu_cores for h in healths), default=0.0),
-        cpu_us_per_chunk=sum(cost * n for cost, n in costs) / chunks if chunks else None,
-        late_p99_ms=max((h.late_p99_ms for h in healths if h.late_p99_ms is not None), default=None),
-        chunks=chunks,
+        lag_p99_ms=found.lag_p99_ms,
+        lag_max_ms=found.lag_max_ms,
+        cpu_cores=found.cpu_cores,
+        cpu_us_per_chunk=found.cpu_us_per_chunk,
+        late_p99_ms=found.late_p99_ms,
+        chunks=found.chunks,
         processes=processes,
     )

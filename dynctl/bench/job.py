@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from dynctl.bench.sample import Phase, Sample
+
+ID_PREFIX = "bench-"
+"""How the X-Request-Id of every request begins."""
 
 
 class Shot(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +58,22 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int = 0
     cpu_us_per_chunk: float | None = None
     late_p99_ms: float | None = None
+
+
+def worst(healths: Sequence[Health]) -> Health:
+    """The worst of each figure, of several loaders or rounds; the cost of a chunk is that of all together."""
+    chunks = sum(health.chunks for health in healths)
+    cpu_us = sum(h.cpu_us_per_chunk * h.chunks for h in healths if h.cpu_us_per_chunk is not None)
+    return Health(
+        lag_p50_ms=max((h.lag_p50_ms for h in healths), default=0.0),
+        lag_p99_ms=max((h.lag_p99_ms for h in healths), default=0.0),
+        lag_max_ms=max((h.lag_max_ms for h in healths), default=0.0),
+        cpu_cores=max((h.cpu_cores for h in healths), default=0.0),
+        seconds=max((h.seconds for h in healths), default=0.0),
+        chunks=chunks,
+        cpu_us_per_chunk=cpu_us / chunks if chunks else None,
+        late_p99_ms=max((h.late_p99_ms for h in healths if h.late_p99_ms is not None), default=None),
+    )
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

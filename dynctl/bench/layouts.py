@@ -47,7 +47,7 @@ def layout(file: str, topology: Topology, sets: Sequence[str] = ()) -> Layout:
         label=topology.name,
         file=file,
         name=topology.name[: LONGEST_NAME - len(SUFFIX)] + SUFFIX,
-        gpus=sum(role.workers * (role.gpus or role.tp * role.pp * role.dp) for _, role in topology.roles.present()),
+        gpus=sum(role.workers * role.gpus_per_worker for _, role in topology.roles.present()),
         slo_ms={name: value for name, value in found.items() if value is not None},
     )
 

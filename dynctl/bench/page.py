@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
 
 from dynctl.bench import charts
 from dynctl.bench.document import Document
 from dynctl.bench.measure import Arm
 from dynctl.bench.sample import Sample, itl_ms, ttft_ms
 from dynctl.bench.summary import Summary
-from dynctl.bench.table import LATENCIES
+from dynctl.bench.table import LATENCIES, THROUGHPUTS
 from dynctl.bench.words import metric_name
-from dynctl.ui.figures import UNKNOWN, clean, format_clock, format_ms
+from dynctl.ui.figures import UNKNOWN, format_clock, format_ms
+from dynctl.ui.page import page_template
 
 FOREST: tuple[str, ...] = (
     "ttft_p50",
@@ -32,8 +30,7 @@ FOREST += ("requests_per_s", "output_tokens_per_s", "goodput")
 
 def page(document: Document, arms: Sequence[Arm]) -> str:
     """The page of a result. At most the first two layouts are drawn; of a sweep, each load is in the table."""
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean)
-    template = env.from_string(files("dynctl.bench").joinpath("page.html").read_text(encoding="utf-8"))
+    template = page_template("dynctl.bench", "page.html")
     drawn = [arm for arm in arms if arm.rounds][:2]
     split = [
         (run.layout, {"queue": run.split.queue, "prefill": run.split.prefill, "hand-over": run.split.handover})
@@ -88,13 +85,8 @@ def _rows(layout: str, load: str, metrics: dict[str, Summary | float | None]) ->
         if isinstance(found, Summary):
             figures = (found.p50, found.p90, found.p99, found.avg, found.max)
             out.append([layout, load, name, *(format_ms(value) for value in figures)])
-    for name, key in (("requests/s", "requests_per_s"), ("tokens/s", "output_tokens_per_s"), ("goodput", "goodput")):
+    for name, key in THROUGHPUTS:
         value = metrics.get(key)
         if isinstance(value, float):
             out.append([layout, load, name, *[UNKNOWN] * 3, f"{value:.2f}", UNKNOWN])
     return out
-
-
-def _clean(value: object) -> object:
-    """Text without control characters; the charts, marked safe in the template, escape every name that they draw."""
-    return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -18,6 +18,7 @@ LATENCIES = (
     ("inter-chunk", "inter_chunk_ms"),
     ("request", "request_latency_ms"),
 )
+THROUGHPUTS = (("requests/s", "requests_per_s"), ("tokens/s", "output_tokens_per_s"), ("goodput", "goodput"))
 
 
 def text(document: Document) -> list[str]:
@@ -100,16 +101,10 @@ def comparison_lines(layout: str, baseline: str, comparison: Mapping[str, Verdic
     """Ratios with their intervals, a row per metric."""
     yield from wrapped(f"{layout} against {baseline}: ratio, 95% interval")
     yield f"  {'':<14}{'p50':<21}{'p90':<21}{'p99'}"
-    for stem, name in (
-        ("ttft", "TTFT"),
-        ("ttst", "TTST"),
-        ("itl", "ITL"),
-        ("inter_chunk", "inter-chunk"),
-        ("request_latency", "request"),
-    ):
-        cells = [_cell(comparison.get(f"{stem}_p{percent}")) for percent in (50, 90, 99)]
+    for name, key in LATENCIES:
+        cells = [_cell(comparison.get(f"{key.removesuffix('_ms')}_p{percent}")) for percent in (50, 90, 99)]
         yield f"  {name:<14}{cells[0]:<21}{cells[1]:<21}{cells[2]}".rstrip()
-    for key, name in (("requests_per_s", "requests/s"), ("output_tokens_per_s", "tokens/s"), ("goodput", "goodput")):
+    for name, key in THROUGHPUTS:
         if key in comparison:
             yield f"  {name:<14}{_cell(comparison[key])}".rstrip()
     yield "  + better, - worse, = no difference shown"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from dynctl.bench.ask import engine_sample
+from dynctl.bench.job import ID_PREFIX
 from dynctl.errors import RunStateError, UsageError
 from dynctl.frontend.messages import RequestRecord
 from dynctl.http.origin import parse_origin
@@ -19,7 +20,6 @@ from dynctl.store.run import RunStore, is_supervised
 from dynctl.telemetry.window import EngineWindow
 
 FOREVER_S = 1e12
-MARK = "bench-"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,5 +117,5 @@ class Meter:
                 for message in connection.read():
                     if isinstance(message, Happened) and message.event.kind == "request":
                         record = msgspec.convert(message.event.data, RequestRecord)
-                        if record.id.startswith(MARK):
+                        if record.id.startswith(ID_PREFIX):
                             self.records[record.id] = record

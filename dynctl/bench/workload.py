@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from dynctl.bench.arrivals import OpenLoop, arrivals, ramp_count
-from dynctl.bench.job import Session, Shot
+from dynctl.bench.job import ID_PREFIX, Session, Shot
 from dynctl.bench.lengths import Lengths
 from dynctl.bench.prompts import Prompts, Vocabulary
 from dynctl.bench.sample import Phase
@@ -126,7 +126,7 @@ class _Maker:
             body["prompt"] = "".join(part["content"] for part in talk)
         self._number += 1
         return Shot(
-            id=f"bench-{self._nonce}-{self._number}",
+            id=f"{ID_PREFIX}{self._nonce}-{self._number}",
             body=msgspec.json.encode(body),
             phase=phase,
             asked_tokens=asked,

@@ -33,7 +33,8 @@ from dynctl.cli import choose
 from dynctl.cli.bench_options import BenchOptions
 from dynctl.errors import DynctlError, UsageError
 from dynctl.preflight.gather import self_command
-from dynctl.store.run import RunStore, is_supervised, known_runs
+from dynctl.store.run import TOPOLOGY_FILE, RunStore, is_supervised, known_runs
+from dynctl.topology.load import as_json
 
 Source = Target | Layout
 """What is there already, and what has to be brought up."""
@@ -91,10 +92,10 @@ class Campaign:
         if isinstance(of, Layout):
             topology = choose.topology(Path(of.file), [])
         elif of.plan is not None:
-            topology = choose.topology(Path(of.plan.run_dir) / "topology.json", [])
+            topology = choose.topology(Path(of.plan.run_dir) / TOPOLOGY_FILE, [])
         else:
             raise UsageError("nothing is known of a URL's layout", where="--compare", fix="name a run or a file")
-        document = msgspec.json.decode(topology.model_dump_json(by_alias=True, exclude_unset=True))
+        document = msgspec.json.decode(as_json(topology))
         path = Path(self.scratch.name) / "agg.json"
         path.write_bytes(msgspec.json.encode(layouts.aggregated(document)))
         return layouts.layout(str(path), choose.topology(path, []))

@@ -14,7 +14,7 @@ from dynctl.plan.values import Plan
 from dynctl.preflight.gather import gather
 from dynctl.runtime.messages import Scale
 from dynctl.store.run import TOPOLOGY_FILE, RunStore, planning_lock
-from dynctl.topology.load import load_text
+from dynctl.topology.load import as_json, load_text
 
 
 def scale(words: list[str], name: str | None, drain_s: float, *, as_json: bool) -> int:
@@ -56,4 +56,4 @@ def _planned(store: RunStore, counts: Mapping[str, int]) -> tuple[Plan, str]:
     """The run's plan with these counts, and the topology that it follows from."""
     topology = load_text(rewritten(store.topology(), counts), store.dir / TOPOLOGY_FILE)
     plan = rescale(store.whole_plan(), topology, gather(topology))
-    return plan, topology.model_dump_json(by_alias=True, exclude_unset=True)
+    return plan, as_json(topology)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -22,11 +21,11 @@ from dynctl.runtime.launch import adopt, already_running, is_unsupervised, launc
 from dynctl.runtime.leftovers import Leftovers
 from dynctl.runtime.orphans import orphans
 from dynctl.store import paths
-from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, write_private
+from dynctl.store.run import TOPOLOGY_FILE, RunStore, is_supervised, known_runs, planning_lock, write_private
+from dynctl.topology.base import fits_as_name
+from dynctl.topology.load import as_json
 from dynctl.topology.schema import Topology
 
-RUN_NAME = re.compile(r"[a-z0-9-]{1,40}")
-TOPOLOGY_FILE = "topology.json"
 RECLAIM_GRACE_S = 10.0
 """What never served has nothing in flight."""
 
@@ -92,7 +91,7 @@ def _adopt(store: RunStore, options: UpOptions, topology: Topology | None = None
     """Takes over a run that serves without a supervisor. RunStateError where another `topology` was asked for."""
     from dynctl.cli.watch import Watch
 
-    if topology and _kept_topology(store) != _as_json(topology):
+    if topology and _kept_topology(store) != as_json(topology).encode():
         raise RunStateError(
             f"the run `{store.name}` is unsupervised, and was started from another topology",
             where=str(store.dir / TOPOLOGY_FILE),
@@ -114,7 +113,7 @@ def _path(file: str | None) -> Path:
         kept = RunStore(file).dir / TOPOLOGY_FILE
         if kept.is_file():
             return kept
-    if not Path(file).exists() and RUN_NAME.fullmatch(file):
+    if not Path(file).exists() and fits_as_name(file):
         raise UsageError(
             f"there is no file `{file}`, and no run of that name is known on this machine",
             why=f"known runs: {', '.join(store.name for store in known_runs()) or 'none'}",
@@ -157,17 +156,13 @@ def _prepare(topology: Topology, options: UpOptions, node: str | None) -> str | 
 
 def _keep_topology(plan: Plan, topology: Topology) -> None:
     """The topology as JSON (which is YAML), so that `up NAME` can start the run again."""
-    write_private(Path(plan.run_dir) / TOPOLOGY_FILE, _as_json(topology))
-
-
-def _as_json(topology: Topology) -> bytes:
-    return topology.model_dump_json(by_alias=True, exclude_unset=True).encode()
+    write_private(Path(plan.run_dir) / TOPOLOGY_FILE, as_json(topology).encode())
 
 
 def _kept_topology(store: RunStore) -> bytes | None:
     try:
-        return (store.dir / TOPOLOGY_FILE).read_bytes()
-    except OSError:
+        return store.topology()
+    except RunStateError:
         return None
 
 

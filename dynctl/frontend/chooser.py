@@ -18,7 +18,6 @@ class Chooser:
     """
 
     def __init__(self, name: str = "round-robin", *, chance: random.Random | None = None) -> None:
-        self.name = name
         self._policy = POLICIES[name]
         self._plain = self._policy is round_robin
         self._prefixes = Prefixes() if name == "cache-aware" else None

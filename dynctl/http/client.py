@@ -114,20 +114,8 @@ class Client:
 
     async def open(self, origin: Origin, count: int) -> None:
         """Open `count` idle connections, so that the next calls wait for none. Raises ClientError."""
-        loop = asyncio.get_running_loop()
         for _ in range(count):
-            try:
-                _, connection = await asyncio.wait_for(
-                    loop.create_connection(
-                        lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
-                    ),
-                    self._connect_timeout_s,
-                )
-            except TimeoutError:
-                raise ClientError("connect", f"no connection within {self._connect_timeout_s:g} s") from None
-            except OSError as error:
-                raise ClientError("connect", error.strerror or str(error)) from None
-            self.release(connection)
+            self.release(await self._connected(origin))
 
     def forget(self, origin: Origin) -> None:
         """Close the idle connections to a server that is gone."""
@@ -187,25 +175,29 @@ class Client:
         return None
 
     async def _connect(self, call: Call) -> None:
-        origin = call.origin
-        loop = asyncio.get_running_loop()
         try:
-            _, connection = await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
-                ),
-                self._connect_timeout_s,
-            )
-        except TimeoutError:
-            call.failed(ClientError("connect", f"no connection within {self._connect_timeout_s:g} s"))
-        except OSError as error:
-            call.failed(ClientError("connect", error.strerror or str(error)))
+            connection = await self._connected(call.origin)
+        except ClientError as error:
+            call.failed(error)
         else:
             call.connecting = None
             if call.over:
                 connection.close()
             else:
                 connection.carry(call)
+
+    async def _connected(self, origin: Origin) -> Upstream:
+        """A new connection. Raises ClientError."""
+        opening = asyncio.get_running_loop().create_connection(
+            lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
+        )
+        try:
+            _, connection = await asyncio.wait_for(opening, self._connect_timeout_s)
+        except TimeoutError:
+            raise ClientError("connect", f"no connection within {self._connect_timeout_s:g} s") from None
+        except OSError as error:
+            raise ClientError("connect", error.strerror or str(error)) from None
+        return connection
 
 
 class Gatherer:

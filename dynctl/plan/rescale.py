@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -55,10 +56,7 @@ def check_counts(plan: Plan, counts: Mapping[str, int]) -> None:
 
 def present_counts(plan: Plan) -> dict[str, int]:
     """Workers by role."""
-    counts: dict[str, int] = {}
-    for process in plan.workers():
-        counts[process.role] = counts.get(process.role, 0) + 1
-    return counts
+    return Counter(process.role for process in plan.workers())
 
 
 def rewritten(document: bytes, counts: Mapping[str, int]) -> str:

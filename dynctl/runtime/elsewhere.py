@@ -76,16 +76,7 @@ class Elsewhere:
         for row in self.peer.report.processes if self.peer.report else ():
             if row.id == self.id:
                 return row
-        spec = self.spec
-        return ProcessStatus(
-            id=spec.id,
-            role=spec.role,
-            node=spec.node,
-            leader=spec.leader,
-            nics=spec.nics,
-            gpus=spec.gpus,
-            ports=spec.ports,
-        )
+        return ProcessStatus.planned(self.spec)
 
 
 def merged(

@@ -191,24 +191,13 @@ class Managed:
 
     def status(self) -> ProcessStatus:
         """Its row of the status document."""
-        spec = self.spec
-        return ProcessStatus(
-            id=spec.id,
-            role=spec.role,
-            node=spec.node,
-            leader=spec.leader,
+        return msgspec.structs.replace(
+            ProcessStatus.planned(self.spec),
             pid=self.pid,
             state=self.state,
             phase=self.phase,
             phase_since=self.phase_since if self.phase else None,
-            gpus=spec.gpus,
-            gpu_uuids=spec.gpu_uuids,
-            nics=spec.nics,
-            numa=spec.numa,
-            cpus=spec.cpus,
-            memory_nodes=spec.memory_nodes,
             bound=self.bound if self.pid else None,
-            ports=spec.ports,
             restarts=self.restarts,
             since=self.since,
             rss_bytes=self.rss_bytes if self.pid else None,

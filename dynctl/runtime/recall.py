@@ -39,19 +39,10 @@ def remembered_status(store: RunStore) -> RunStatus:
         served_name=plan.served_name,
         supervisor=SupervisorStatus(),
         processes=tuple(
-            ProcessStatus(
-                id=spec.id,
-                role=spec.role,
-                node=spec.node,
+            msgspec.structs.replace(
+                ProcessStatus.planned(spec),
                 pid=leaders.get(spec.id),
                 state="ready" if spec.id in leaders else "stopped",
-                gpus=spec.gpus,
-                gpu_uuids=spec.gpu_uuids,
-                nics=spec.nics,
-                numa=spec.numa,
-                cpus=spec.cpus,
-                memory_nodes=spec.memory_nodes,
-                ports=spec.ports,
             )
             for spec in plan.own()
         ),

@@ -50,7 +50,7 @@ class Cut(Exception):
 
 
 class Fleet:
-    """`head`: the node of the frontend, which ends first so that requests in flight can."""
+    """`head`: the node of the frontend, which ends first so that requests in flight can. `signals`: those that came."""
 
     def __init__(self, run: str, routes: Mapping[str, Route], head: str, viewer: Viewer, reach: Reach) -> None:
         self._run, self._routes, self._head, self._viewer, self._reach = run, routes, head, viewer, reach
@@ -62,7 +62,7 @@ class Fleet:
         self._gone: dict[str, Gone] = {}
         self._closed: dict[str, Closed] = {}
         self._failures: dict[str, Failed] = {}
-        self._signals: list[int] = []
+        self.signals: list[int] = []
         self._started = False
         self._ending = False
         self._asked: set[str] = set()
@@ -72,12 +72,7 @@ class Fleet:
 
     def signalled(self, number: int) -> None:
         """For a signal handler: the first asks for an orderly end, a second one kills."""
-        self._signals.append(number)
-
-    @property
-    def signals(self) -> list[int]:
-        """Those that came, in order."""
-        return self._signals
+        self.signals.append(number)
 
     def call(self, own: Here) -> None:
         """Reaches every node at once; the first error, with the others' causes, where one has not the same dynctl."""
@@ -128,13 +123,13 @@ class Fleet:
         """Ends every part that was begun, in order after an ordinary signal; what is to be said of nodes left open."""
         self._ending = True
         if self._started:
-            orderly = bool(self._signals) and self._ready == self._routes.keys() and self._is_open(self._head)
+            orderly = bool(self.signals) and self._ready == self._routes.keys() and self._is_open(self._head)
             deadline = time.monotonic() + GRACE_S + SPARE_S
             if orderly:
                 self._ask_end([self._head], GRACE_S)
-                self._until(lambda: not self._is_open(self._head) or len(self._signals) > 1, deadline)
+                self._until(lambda: not self._is_open(self._head) or len(self.signals) > 1, deadline)
             self._ask_end(self._open(), GRACE_S)
-            self._until(lambda: not self._open() or len(self._signals) > 1, deadline + GRACE_S)
+            self._until(lambda: not self._open() or len(self.signals) > 1, deadline + GRACE_S)
             if self._open():
                 for name in self._open():
                     self._say(name, End(grace_s=0.0, now=True))
@@ -160,7 +155,7 @@ class Fleet:
             self._closed.pop(name, None)
             self._channels[name] = self._reach(self._routes[name], self._inbox)
             self._say(name, Clear(name=self._run))
-        self._until(lambda: not self._open() or len(self._signals) > 2, time.monotonic() + SPARE_S)
+        self._until(lambda: not self._open() or len(self.signals) > 2, time.monotonic() + SPARE_S)
 
     def _settled(self, *, detach: bool) -> bool:
         return self._ready == self._routes.keys() if detach else self._gone.keys() == self._routes.keys()
@@ -194,7 +189,7 @@ class Fleet:
     def _until(self, reached: Callable[[], bool], deadline: float | None = None) -> None:
         """Takes in what comes until that is so, or the time is over. Raises Cut for a signal while nothing ends yet."""
         while not reached() and (deadline is None or time.monotonic() < deadline):
-            if self._signals and not self._ending:
+            if self.signals and not self._ending:
                 raise Cut
             try:
                 self._take(self._inbox.get(timeout=TICK_S))

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from dynctl.errors import DynctlError, HostError, UsageError
 from dynctl.nodes.failed import Failed
 from dynctl.ssh.route import CONNECT_S, NOT_FOUND, Route
@@ -121,13 +123,11 @@ def other_dynctl(route: Route, here: Here, own: Here) -> DynctlError | None:
 
 def refused(node: str, failed: Failed) -> DynctlError:
     """What a node says against a start, or why its part failed, with the node named."""
-    error = failed.error()
-    cause = error.cause if re.search(rf"\bnode {re.escape(node)}\b", error.cause) else f"node {node}: {error.cause}"
+    named = re.search(rf"\bnode {re.escape(node)}\b", failed.cause)
+    cause = failed.cause if named else f"node {node}: {failed.cause}"
     # what is wrong with the file is mended here, everything else there
-    fix = f"on node {node}: {error.fix}" if error.fix and error.exit_code != UsageError.exit_code else error.fix
-    named = DynctlError(cause, where=error.where, why=error.why, fix=fix, tail=error.tail)
-    named.exit_code = error.exit_code
-    return named
+    fix = f"on node {node}: {failed.fix}" if failed.fix and failed.exit_code != UsageError.exit_code else failed.fix
+    return msgspec.structs.replace(failed, cause=cause, fix=fix).error()
 
 
 def culprit(failures: dict[str, Failed]) -> tuple[str, Failed]:

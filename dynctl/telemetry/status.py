@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from dynctl.engines.spec import ProcessSpec
+
 RunState = Literal["starting", "ready", "degraded", "failed", "stopping", "stopped", "unsupervised"]
 ProcessState = Literal[
     "pending",
@@ -93,6 +95,23 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     since: float | None = None
     rss_bytes: int | None = None
+
+    @classmethod
+    def planned(cls, spec: ProcessSpec) -> ProcessStatus:
+        """The row of a process of which nothing is known but its plan."""
+        return cls(
+            id=spec.id,
+            role=spec.role,
+            node=spec.node,
+            leader=spec.leader,
+            gpus=spec.gpus,
+            gpu_uuids=spec.gpu_uuids,
+            nics=spec.nics,
+            numa=spec.numa,
+            cpus=spec.cpus,
+            memory_nodes=spec.memory_nodes,
+            ports=spec.ports,
+        )
 
 
 class TtftStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from dynctl.topology.schema import Topology, is_model_path
 from dynctl.topology.suggest import nearest
 from dynctl.topology.yaml_source import MAX_BYTES, compose_document, decode
 
-__all__ = ["Bases", "expand_user", "json_schema", "load", "load_text", "parse", "read_text"]
+__all__ = ["Bases", "as_json", "expand_user", "json_schema", "load", "load_text", "parse", "read_text"]
 
 _PATH_KEYS = (
     ("model",),
@@ -74,6 +74,11 @@ def parse(text: str, *, source: str, overrides: Sequence[str] = (), bases: Bases
         raise to_error(problems, root)
     topology._origin = Origin(root)
     return topology
+
+
+def as_json(topology: Topology) -> str:
+    """What was written of the topology, as JSON: loaded again it is the same."""
+    return topology.model_dump_json(by_alias=True, exclude_unset=True)
 
 
 def json_schema() -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-
-from jinja2 import Environment, StrictUndefined
 
 import dynctl
 from dynctl.fabric.conclude import by_device, worst_pairs
@@ -13,7 +10,8 @@ from dynctl.fabric.report import PairReport, Report
 from dynctl.hardware.distance import gpu_distance, nic_distance
 from dynctl.hardware.values import Gpu, Hardware, nvlink_width
 from dynctl.ui.check_text import matrix, pair_figures, verdict_line
-from dynctl.ui.figures import UNKNOWN, clean, format_clock, format_gigabytes_per_s, format_s
+from dynctl.ui.figures import UNKNOWN, format_clock, format_gigabytes_per_s, format_s
+from dynctl.ui.page import page_template
 from dynctl.ui.words import verdict_words
 
 TEMPLATE = "check_page.html"
@@ -21,9 +19,7 @@ TEMPLATE = "check_page.html"
 
 def check_page(report: Report, hardware: Hardware | None, at: float) -> str:
     """The page. `hardware`: for the distances of GPUs and NICs; `at`: wall time of the run in seconds."""
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_clean)
-    env.filters |= {"rate": format_gigabytes_per_s, "seconds": format_s}
-    template = env.from_string(files("dynctl.ui").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    template = page_template("dynctl.ui", TEMPLATE, rate=format_gigabytes_per_s, seconds=format_s)
     return template.render(
         report=report,
         headline=verdict_line(report),
@@ -58,10 +54,6 @@ def distance_matrix(hardware: Hardware) -> tuple[list[str], list[tuple[str, list
         cells = [_between(gpu, other) for other in hardware.gpus]
         rows.append((f"GPU {gpu.index}", cells + [nic_distance(gpu, nic) for nic in hardware.nics]))
     return columns, rows
-
-
-def _clean(value: object) -> object:
-    return clean(value) if isinstance(value, str) else value
 
 
 def _between(a: Gpu, b: Gpu) -> str:

@@ -40,6 +40,17 @@ class Nodes:
             done = command.wait()
             assert done.code == 0, f"{done.err}\n{self.logs()}"
 
+    def loading(self) -> tuple[Command, Command]:
+        """Starts a and b; b's decode never gets beyond its weights.
+
+        They have met then: only a node that was met can be missed, before that the others wait for it.
+        """
+        self.homes["b"].control(decode={"hang_at_phase": "weights"})
+        first, second = self.up("a"), self.up("b")
+        first.says("node b is here")
+        second.says("decode-0     loading")
+        return first, second
+
     def status(self, node: str) -> T:
         """The status as that node tells it."""
         return self.homes[node].status()

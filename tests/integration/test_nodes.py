@@ -58,11 +58,7 @@ def test_a_lost_node_degrades_the_run_and_its_return_heals_it(make_home: MakeHom
 
 def test_a_node_that_fails_to_start_ends_the_others_and_is_named(make_home: MakeHome) -> None:
     with nodes(make_home, TWO) as two:
-        two.homes["b"].control(decode={"hang_at_phase": "weights"})
-        first, second = two.up("a"), two.up("b")
-        # only a node that was met can be missed: before that the others wait for it
-        first.says("node b is here")
-        second.says("decode-0     loading")
+        first, second = two.loading()
         psutil.Process(row(two.status("b")["processes"], "decode-0")["pid"]).kill()
         ended = second.wait()
         assert ended.code == 1

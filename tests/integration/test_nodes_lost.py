@@ -104,10 +104,7 @@ def test_a_node_that_fails_before_it_met_another_still_tells_it_why(make_home: M
 
 def test_a_node_lost_while_loading_ends_the_others_and_is_named(make_home: MakeHome) -> None:
     with nodes(make_home, TWO) as two:
-        two.homes["b"].control(decode={"hang_at_phase": "weights"})
-        first, second = two.up("a"), two.up("b")
-        first.says("node b is here")
-        second.says("decode-0     loading")
+        first, _ = two.loading()
         kill(two.homes["b"])
         ended = first.wait()
         assert ended.code == 1
@@ -117,10 +114,7 @@ def test_a_node_lost_while_loading_ends_the_others_and_is_named(make_home: MakeH
 
 def test_an_end_that_was_asked_for_before_all_was_ready_ends_the_others(make_home: MakeHome) -> None:
     with nodes(make_home, TWO) as two:
-        two.homes["b"].control(decode={"hang_at_phase": "weights"})
-        first, second = two.up("a"), two.up("b")
-        first.says("node b is here")
-        second.says("decode-0     loading")
+        first, second = two.loading()
         first.signal(signal.SIGINT)
         assert first.wait().code == 130
         told = second.wait()

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 from collections import Counter, OrderedDict
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from dynctl.frontend.prefixes import BLOCK_BYTES, Prefixes, blocks_of
 from dynctl.frontend.routing import POLICIES, SKEW_TOKENS, Snapshot, Worker, cache_aware, least_loaded, session
 from dynctl.http.message import Headers, Request
 from dynctl.http.origin import Origin
+from dynctl.topology.schema import Frontend
 
 
 def workers(count: int, role: str = "prefill") -> tuple[Worker, ...]:
@@ -40,6 +42,10 @@ def request(fields: dict[str, object], headers: Headers | None = None) -> tuple[
         keep_alive=True,
     )
     return made, parse_fields(body)
+
+
+def test_the_topology_names_all_policies() -> None:
+    assert get_args(Frontend.model_fields["routing"].annotation) == tuple(POLICIES)
 
 
 # single decisions
