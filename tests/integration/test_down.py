@@ -21,7 +21,7 @@ def test_down_drains(home: Home) -> None:
 
 
 def test_a_request_whose_prompt_is_being_computed_ends_whole(home: Home) -> None:
-    home.up()
+    home.up({"health": {"canary": "60s"}})  # else the long prompt is a stall
     home.control(prefill={"prefill_delay_ms": 10000})
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(home.ask)

@@ -138,7 +138,7 @@ def test_a_worker_that_fails_its_proof_again_is_started_again_by_its_own_node(ma
 
 
 def test_down_all_waits_for_the_frontends_drain(make_home: MakeHome) -> None:
-    with nodes(make_home, TWO) as two:
+    with nodes(make_home, TWO, {"health": {"canary": "60s", "stall": "120s"}}) as two:  # else a long prompt is a stall
         two.ready("a", "b")
         two.homes["a"].control(prefill={"prefill_delay_ms": 10000})
         two.homes["b"].control(decode={"token_delay_ms": 100})

@@ -210,7 +210,9 @@ def test_ctrl_c_at_any_time_leaves_nothing(make_home: MakeHome, when: str) -> No
         far.control(decode={"hang_at_phase": "weights"})
         path = None
         if when == "while the nodes are asked":
-            path = both.ssh.program("slow-dynctl", "echo here >&2; exec sleep 1000")
+            path = both.ssh.program(
+                "slow-dynctl", "echo here >&2; exec cat >/dev/null"
+            )  # silent, and ends with its stdin
         elif when == "while they check":
             far.hook("_node", "from dynctl.cli import up\nimport time\nup.check = lambda *_: time.sleep(1000)")
         command = both.up(*(["--ssh-dynctl", str(path)] if path else []))
