@@ -1,5 +1,6 @@
 // A mock of a streaming LLM server whose send times are known: each answer follows an absolute schedule from the moment
-// its request was read, and the log says when each first and last token was really written (CLOCK_MONOTONIC, ns).
+// its request came in (the kernel's stamp: that this server was busy hides nothing), and the log says when each first and
+// last token was really written (CLOCK_MONOTONIC, ns).
 // usage: mock_stream PORT LOG FIRST_MS GAP_MS TOKENS     ends on SIGTERM or SIGINT; prints "ready" when it listens
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -12,7 +13,9 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +34,24 @@ static long long now(void) {
   struct timespec at;
   clock_gettime(CLOCK_MONOTONIC, &at);
   return at.tv_sec * 1000000000LL + at.tv_nsec;
+}
+
+// reads, and says when the last of what was read came in: by the kernel's stamp, whose clock may be set, so by its age
+static int gather(int fd, char *to, int room, long long *came) {
+  char extra[256];
+  struct iovec piece = {.iov_base = to, .iov_len = room};
+  struct msghdr all = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = extra, .msg_controllen = sizeof extra};
+  int got = recvmsg(fd, &all, 0);
+  *came = now();
+  for (struct cmsghdr *part = got > 0 ? CMSG_FIRSTHDR(&all) : 0; part; part = CMSG_NXTHDR(&all, part))
+    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_TIMESTAMPNS) {
+      struct timespec stamp, at;
+      memcpy(&stamp, CMSG_DATA(part), sizeof stamp);
+      clock_gettime(CLOCK_REALTIME, &at);
+      long long age = (at.tv_sec - stamp.tv_sec) * 1000000000LL + at.tv_nsec - stamp.tv_nsec;
+      if (age > 0 && age < 10000000000LL) *came -= age;
+    }
+  return got;
 }
 
 // what comes next on a connection: the role at once, then token after token
@@ -87,7 +108,8 @@ static void step(int c) {
 
 static void take(int c) {
   struct conn *it = &conns[c];
-  int got = read(it->fd, it->in + it->used, ROOM - 1 - it->used);
+  long long came;
+  int got = gather(it->fd, it->in + it->used, ROOM - 1 - it->used, &came);
   if (got <= 0) {
     if (got == 0 || (errno != EAGAIN && errno != EINTR)) { if (!it->active) drop(c); else it->used = -1; }
     return;
@@ -95,7 +117,7 @@ static void take(int c) {
   it->in[it->used += got] = 0;
   char *body = strstr(it->in, "\r\n\r\n"), *length = strcasestr(it->in, "\r\ncontent-length:"), *id = strcasestr(it->in, "\r\nx-request-id:");
   if (!body || it->used < body + 4 - it->in + (length ? atoi(length + 17) : 0)) return;
-  it->start = now();
+  it->start = came;
   it->next = 0;
   it->active = 1;
   it->used = 0;
@@ -152,6 +174,7 @@ int main(int argc, char **argv) {
           while (c < MAX && conns[c].fd >= 0) c++;
           if (c == MAX) { close(fd); continue; }
           setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+          setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &yes, sizeof yes);
           if (!conns[c].in) conns[c].in = malloc(ROOM);
           conns[c].fd = fd, conns[c].used = conns[c].active = 0;
           struct epoll_event more = {.events = EPOLLIN, .data.fd = c};

@@ -1,4 +1,4 @@
-"""The loader: sends a job's requests and notes when each read of an answer came. Nothing is parsed until later."""
+"""The loader: sends a job's requests and notes when each read of an answer came in. Nothing is parsed until later."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dynctl.bench.job import Health, Job, Progress, Result, Session, Shot
 from dynctl.bench.sample import Sample
 from dynctl.bench.stream import digest, refusal
 from dynctl.bench.summary import percentile
+from dynctl.bench.wire import Arrivals, wired
 from dynctl.http.call import Call, ClientError
 from dynctl.http.client import Client
 from dynctl.http.message import Headers
@@ -45,7 +46,7 @@ class Flight:
 
     def on_body(self, data: bytes) -> None:
         """One read."""
-        self.reads.append((time.perf_counter(), data))
+        self.reads.append((self.loader.arrivals.now(), data))
 
     def on_end(self) -> None:
         """The answer was read to its end."""
@@ -86,7 +87,8 @@ class Loader:
         self._target = job.path.encode()
         self._headers: Headers = [(name.encode(), value.encode()) for name, value in job.headers]
         self._headers += [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
-        self._client = Client()
+        self.arrivals = Arrivals()
+        self._client = Client(connect=wired(self.arrivals))
         self._waiting: deque[Session] = deque(job.sessions)
         self._late: deque[tuple[Session, float]] = deque()  # an open loop's, above its cap
         self._flying: set[Flight] = set()

@@ -87,9 +87,10 @@ def summary(values: Iterable[float]) -> Summary | None:
 
 
 def rates(part: Round, slo_ms: dict[str, float] | None = None) -> Rates | None:
-    """Requests that ended and tokens that came in the window, of whatever phase. `goodput`: good requests per second.
+    """Requests and tokens of the window, of whatever phase; each request by the share of its time that lies within it.
 
-    None when nothing was measured.
+    Ends alone would count too many where streams run in step: all that end with the one which opens the window.
+    `goodput`: good requests per second. None when nothing was measured.
     """
     measured = part.measured
     if not measured:
@@ -99,12 +100,18 @@ def rates(part: Round, slo_ms: dict[str, float] | None = None) -> Rates | None:
     if seconds <= 0:
         return None
     served = [s for s in part.samples if s.served]
-    ended = [s for s in served if begin_s < s.chunk_s[-1] <= end_s]
+    shares = [(s, _share(s.sent_s, s.chunk_s[-1], begin_s, end_s)) for s in served]
     tokens = 0.0
     for sample in served:
         inside = sum(1 for at in sample.chunk_s if begin_s < at <= end_s)
         tokens += sample.tokens * inside / len(sample.chunk_s)
-    good = sum(meets(sample, slo_ms) for sample in ended) / seconds if slo_ms else None
-    return Rates(
-        seconds=seconds, requests_per_s=len(ended) / seconds, output_tokens_per_s=tokens / seconds, goodput=good
-    )
+    requests = sum(share for _, share in shares)
+    good = sum(share for sample, share in shares if meets(sample, slo_ms)) / seconds if slo_ms else None
+    return Rates(seconds=seconds, requests_per_s=requests / seconds, output_tokens_per_s=tokens / seconds, goodput=good)
+
+
+def _share(sent_s: float, last_s: float, begin_s: float, end_s: float) -> float:
+    """How much of a request's time lies in the window, from 0 to 1."""
+    if last_s <= sent_s:
+        return float(begin_s < last_s <= end_s)
+    return max(0.0, min(last_s, end_s) - max(sent_s, begin_s)) / (last_s - sent_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import sys
 import threading
@@ -53,8 +54,12 @@ def main() -> int:
     import uvloop
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    writer = threading.Thread(target=_write_out, daemon=True)
+    writer.start()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve())
+    _outgoing.put(None)
+    writer.join()
     return 0
 
 
@@ -92,8 +97,17 @@ async def _job(job: Job, frames: asyncio.Queue[bytes | None]) -> bool:
     return not told.done() or told.cancelled() or told.result() is not None
 
 
+_outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+
 def _tell(answer: Answer) -> None:
-    try:
-        write_frame(sys.stdout.buffer, msgspec.msgpack.encode(answer))
-    except BrokenPipeError:
-        os._exit(1)  # the parent is gone: nobody is left to measure for
+    _outgoing.put(msgspec.msgpack.encode(answer))
+
+
+def _write_out() -> None:
+    """In a thread of its own: a parent that is slow to read must not hold up the event loop."""
+    while (frame := _outgoing.get()) is not None:
+        try:
+            write_frame(sys.stdout.buffer, frame)
+        except BrokenPipeError:
+            os._exit(1)  # the parent is gone: nobody is left to measure for

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from dynctl.http.call import Call, ClientError, Sink
 from dynctl.http.message import Headers, encode_head
 from dynctl.http.origin import Origin
 from dynctl.http.upstream import Upstream
+
+Connect = Callable[[Callable[[], Upstream], Origin], Awaitable[Upstream]]
+"""Connects to an origin, and gives the connection to a new Upstream. Raises OSError."""
 
 
 class Response(NamedTuple):
@@ -36,7 +39,9 @@ class Client:
         idle_s: float = 4.0,
         max_idle: int = 1024,
         clock: Callable[[], float] = time.monotonic,
+        connect: Connect | None = None,
     ) -> None:
+        self._connect_by = connect or by_loop
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._max_idle = max_idle
@@ -188,16 +193,21 @@ class Client:
 
     async def _connected(self, origin: Origin) -> Upstream:
         """A new connection. Raises ClientError."""
-        opening = asyncio.get_running_loop().create_connection(
-            lambda: Upstream(self, origin), origin.host, origin.port, ssl=origin.tls or None
-        )
+        opening = self._connect_by(lambda: Upstream(self, origin), origin)
         try:
-            _, connection = await asyncio.wait_for(opening, self._connect_timeout_s)
+            connection = await asyncio.wait_for(opening, self._connect_timeout_s)
         except TimeoutError:
             raise ClientError("connect", f"no connection within {self._connect_timeout_s:g} s") from None
         except OSError as error:
             raise ClientError("connect", error.strerror or str(error)) from None
         return connection
+
+
+async def by_loop(make: Callable[[], Upstream], origin: Origin) -> Upstream:
+    """Connects by the event loop's own means. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    _, upstream = await loop.create_connection(make, origin.host, origin.port, ssl=origin.tls or None)
+    return upstream
 
 
 class Gatherer:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 import uvloop
@@ -10,6 +15,7 @@ import uvloop
 from dynctl.bench.job import Job, Result, Session, Shot
 from dynctl.bench.loader import Loader
 from dynctl.bench.sample import itl_ms, ttft_ms
+from dynctl.bench.wire import SO_TIMESTAMPNS
 from tests.integration.mock_stream import DONE, HEAD, ROLE, Mock, Writer, end, send, token, usage
 
 
@@ -206,3 +212,68 @@ def test_a_stalled_server_can_not_hide_from_an_open_loop() -> None:
     assert all(wait >= 250 for wait in waits[1:]), waits
     assert result.health.late_p99_ms is not None
     assert result.health.late_p99_ms > 200
+
+
+@contextlib.contextmanager
+def kernel_stamps() -> Iterator[None]:
+    """The kernel stamps packets while somebody asks for it; it begins a moment after the first one did."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as reader,
+        listener.accept()[0] as writer,
+    ):
+        reader.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        for _ in range(10_000):
+            writer.send(b"x")
+            if reader.recvmsg(1, 64)[1]:
+                yield
+                return
+        pytest.skip("no stamps from this kernel")
+
+
+def test_a_read_counts_from_when_the_kernel_had_it() -> None:
+    """The loader's loop stands still while the token comes, and long after: its time is that of its arrival."""
+    standing, sent = threading.Event(), threading.Event()
+    sent_s: list[float] = []
+    released_s: list[float] = []
+
+    async def reply(writer: Writer, _: int) -> None:
+        writer.write(HEAD)
+        await writer.drain()
+        runner.get_loop().call_soon_threadsafe(stand_still)
+        await asyncio.to_thread(standing.wait, 10)
+        sent_s.append(await send(writer, token()))
+        sent.set()
+        await asyncio.to_thread(released.wait, 10)
+        await send(writer, usage(1, 1) + DONE)
+        await end(writer)
+
+    def stand_still() -> None:
+        standing.set()
+        sent.wait(10)
+        released_s.append(time.perf_counter())
+        released.set()
+
+    released = threading.Event()
+    with kernel_stamps(), Mock(reply) as mock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        job = Job(url=mock.url, path="/x", sessions=(Session((Shot(id="r", body=b"{}"),)),), concurrency=1)
+        (sample,) = runner.run(_run(job)).samples
+    assert sample.error is None
+    assert sent_s[0] - 1e-4 <= sample.chunk_s[0] < released_s[0]
+
+
+def test_a_large_request_goes_out_whole() -> None:
+    """More than a socket takes at once."""
+
+    async def reply(writer: Writer, number: int) -> None:
+        lengths.append(len(mock.bodies[number]))
+        writer.write(HEAD)
+        await send(writer, token() + DONE)
+        await end(writer)
+
+    lengths: list[int] = []
+    with Mock(reply) as mock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        shot = Shot(id="r", body=b'{"prompt": "%s"}' % (b"x" * 8_000_000))
+        job = Job(url=mock.url, path="/x", sessions=(Session((shot,)),), concurrency=1)
+        (sample,) = runner.run(_run(job)).samples
+    assert (sample.error, lengths) == (None, [len(shot.body)])

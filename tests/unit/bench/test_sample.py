@@ -60,8 +60,22 @@ def test_rates_count_what_came_while_the_load_was_whole() -> None:
     found = rates(Round(number=0, samples=(ramp, measured, tail)))
     assert found is not None
     assert found.seconds == pytest.approx(1.0)
-    assert found.requests_per_s == pytest.approx(2.0)
+    assert found.requests_per_s == pytest.approx(1 + 0.5 / 1.5 + 0.5 / 2.0), "each by its share of the window"
     assert found.output_tokens_per_s == pytest.approx(3.0)
+
+
+def test_streams_in_step_do_not_raise_the_rate() -> None:
+    """Four slots of one second each: four requests per second, though the window opens as four of them end."""
+    phases = ["ramp", *["measured"] * 5, "tail"]
+    samples = tuple(
+        sample(id=f"{slot}-{turn}", phase=phase, sent_s=turn + slot / 1e4, chunk_s=(turn + 0.5, turn + 1 + slot / 1e4))
+        for turn, phase in enumerate(phases)
+        for slot in range(4)
+    )
+    found = rates(Round(number=0, samples=samples), {"ttft_ms": 1000.0})
+    assert found is not None
+    assert found.requests_per_s == pytest.approx(4.0, rel=1e-3)
+    assert found.goodput == pytest.approx(4.0, rel=1e-3)
 
 
 def test_failed_requests_are_no_latencies() -> None:
