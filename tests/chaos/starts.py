@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -79,7 +81,7 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
     """`up` or its supervisor, or both, killed at random moments; `down --orphans` leaves nothing. Each time anew."""
     seen = Seen(f"{whom} SIGKILL in `up`, {times} moments", "nothing left after `down --orphans`")
     seen.orphans = 0
-    for _ in range(times):
+    for number in range(times):
         topology = world.home.topology(world.topology())
         command = world.home.start("up", "-d", topology, "--no-preflight")
         time.sleep(chance.uniform(0.0, longest_s))
@@ -101,12 +103,24 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
         if not world.ended(10.0):
             left = world.home.processes()
             seen.orphans += len(left)
-            seen.problems.append("; ".join(" ".join(process.cmdline())[:80] for process in left))
+            seen.problems.append(f"moment {number}: {'; '.join(_described(process) for process in left)}")
+            print(seen.problems[-1], file=sys.stderr, flush=True)
             for process in left:
-                process.kill()
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
     if seen.orphans:
         seen.problems.append(f"{seen.orphans} left")
     return seen
+
+
+def _described(process: psutil.Process) -> str:
+    """A process that should not be there: what it is, whose child, since when, what it waits for."""
+    with contextlib.suppress(psutil.Error, OSError):
+        age_s = time.time() - process.create_time()
+        stack = Path(f"/proc/{process.pid}/wchan").read_text()
+        command = " ".join(process.cmdline())[-160:]
+        return f"pid {process.pid} of {process.ppid()}, {process.status()} in {stack}, {age_s:.0f} s old: {command}"
+    return f"pid {process.pid}, gone meanwhile"
 
 
 def _supervisors(world: World) -> list[psutil.Process]:
