@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
         "--kills", type=int, default=10, metavar="N", help="random moments of `up` for each SIGKILL row"
     )
     parser.add_argument("--stop", type=float, default=30.0, metavar="SECONDS", help="how long SIGSTOP lasts")
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", metavar="TEXT[|TEXT]", help="rows whose name has one of these in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON, too")
     return parser.parse_args()
 
@@ -86,17 +86,18 @@ def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
 
     chosen = [fault for fault in matrix(options.stop) if fake or fault.real]
     chosen += at_random(options.seed, options.random) if fake else []
-    pending = [fault for fault in chosen if options.only in fault.name]
+    wanted = options.only.split("|")
+    pending = [fault for fault in chosen if any(each in fault.name for each in wanted)]
     while pending:
         with world() as there:
             there.up()
             yield from _until_broken(there, pending)
     for start in starts() if fake else []:
-        if options.only in start.name:
+        if any(each in start.name for each in wanted):
             with world() as there:
                 yield play_start(there, start)
     for whom in ("dynctl", "supervisor", "both"):
-        if options.kills and options.only in f"{whom} SIGKILL in `up`":
+        if options.kills and any(each in f"{whom} SIGKILL in `up`" for each in wanted):
             with world() as there:
                 chance = random.Random(f"{options.seed} {whom}")
                 yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else 60.0)

@@ -29,6 +29,8 @@ class Fault:
     notice_ms: float | None = None
     notice_periods: int | None = None
     """As notice_ms, in canary periods."""
+    from_end: bool = False
+    """It may take its time to end: noticed in time counts from then on, not from the signal."""
     end: End = "heals"
     real: bool = False
     """Also done to real engines."""
@@ -42,7 +44,7 @@ class Fault:
         """In words."""
         limit_ms = self.limit_ms(canary_s)
         lost = {"none": "0 failed", "begun": "only begun fail, cleanly", "any": "failures clean"}[self.lost]
-        noticed = f", seen in {limit_ms:g} ms" if limit_ms else ""
+        noticed = f", seen in {limit_ms:g} ms{' of its end' * self.from_end}" if limit_ms else ""
         return f"{lost}{noticed}, {self.end}"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tests.chaos import crash
 from tests.chaos.world import World
 
 Harm = Callable[[World], None]
@@ -28,6 +29,7 @@ def send(number: signal.Signals, *targets: str) -> Harm:
 
     def harm(world: World) -> None:
         for pid in [world.pid(target) for target in targets]:
+            world.watch_death(pid)
             os.kill(pid, number)
 
     return harm
@@ -74,10 +76,15 @@ def well(world: World) -> None:
 
 
 def crash_on(target: str, later: int) -> Harm:
-    """The engine dies, children and all, on its so manyth request from now; returns as it dies."""
+    """The engine dies (a real one's core, by SIGSEGV) on its so manyth request from now; returns as it dies."""
 
     def harm(world: World) -> None:
         process = world.process(target)
+        if not world.fake:
+            core = psutil.Process(world.pid(f"{target}.core"))
+            crash.order(world.home.dir, target, later)
+            core.wait(60)
+            return
         files = list((world.home.dir / "record").glob(f"*-{process.ports['http']}.jsonl"))
         lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         numbers = [line["number"] for line in lines if line["event"] == "arrived"]

@@ -51,10 +51,17 @@ class Load:
     """`clients` streams at a time, in a thread of their own, until `stop`."""
 
     def __init__(
-        self, url: str, prompts: Callable[[int], tuple[str, str]], *, clients: int, max_tokens: int, deadline_s: float
+        self,
+        url: str,
+        prompts: Callable[[int], tuple[str, str]],
+        *,
+        clients: int,
+        max_tokens: int,
+        deadline_s: float,
+        salt: Callable[[], str] = str,
     ) -> None:
         self._url, self._prompts, self._clients = f"{url}/v1/completions", prompts, clients
-        self._max_tokens, self._deadline_s = max_tokens, deadline_s
+        self._max_tokens, self._deadline_s, self._salt = max_tokens, deadline_s, salt
         self._numbers = itertools.count()
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -97,6 +104,8 @@ class Load:
 
     async def _stream(self, client: httpx.AsyncClient, prompt: str, expected: str, got: list[str]) -> tuple[str, str]:
         body = {"model": "fake", "prompt": prompt, "max_tokens": self._max_tokens, "temperature": 0, "stream": True}
+        if salt := self._salt():
+            body["cache_salt"] = salt
         async with client.stream("POST", self._url, json=body) as response:
             if response.status_code != 200:
                 text = (await response.aread()).decode(errors="replace")

@@ -31,6 +31,7 @@ def _signals(stop_s: float) -> list[Fault]:
             harm.send(number, target),
             lost,
             notice_ms=DEAD_MS,
+            from_end=number is SIGTERM,
             real=True,
         )
         for target, lost in MEMBERS
@@ -52,8 +53,9 @@ def _whole_run(stop_s: float) -> list[Fault]:
     most = harm.send(SIGKILL, "prefill-0", "prefill-1", "decode-0", "decode-1", "frontend")
     down: End = "ends"
     return [
-        Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS, real=True),
-        Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS),
+        Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS),
+        Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS,
+              real=True),
         Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS),
         Fault("supervisor SIGSTOP", "supervisor", harm.send(SIGSTOP, "supervisor"), "none",
               mend=harm.send_all(SIGCONT), hold_s=stop_s, real=True),
@@ -76,7 +78,7 @@ def _engines() -> list[Fault]:
                   notice_ms=DEAD_MS, **late),
             Fault(f"{target} hangs in restart", target, harm.killed_and(target, hang_at_phase="weights"), lost,
                   notice_ms=DEAD_MS, **late),
-            Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost),
+            Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost, real=True),
             Fault(f"{target} hangs after ready", target, harm.tell(target, stuck=True), lost,
                   notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),
             Fault(f"{target} 10x slower", target,

@@ -8,7 +8,6 @@ from tests.chaos.fault import Fault, Seen
 from tests.chaos.load import SERVED, Load
 from tests.chaos.world import World, wait_for
 
-NOTICE_TIMEOUT_S = 15.0
 AFTER_S = 1.0
 LATE = "noticed after"
 
@@ -45,10 +44,13 @@ def _notice(world: World, fault: Fault, seen: Seen, since: float) -> None:
     limit_ms = fault.limit_ms(world.canary_s)
     if limit_ms is None:
         return
-    if not wait_for(lambda: world.noticed_at(fault.target, since) is not None, NOTICE_TIMEOUT_S):
-        seen.problems.append(f"not noticed within {NOTICE_TIMEOUT_S:g} s")
+    if not wait_for(lambda: world.noticed_at(fault.target, since) is not None, world.notice_s):
+        seen.problems.append(f"not noticed within {world.notice_s:g} s")
         return
-    seen.detection_ms = round(((world.noticed_at(fault.target, since) or since) - since) * 1000, 1)
+    noticed = world.noticed_at(fault.target, since) or since
+    if fault.from_end and world.died_at and world.died_at < noticed:
+        seen.note, since = f"ended after {world.died_at - since:.1f} s", world.died_at
+    seen.detection_ms = round((noticed - since) * 1000, 1)
     if seen.detection_ms > limit_ms:
         seen.problems.append(f"{LATE} {seen.detection_ms:g} ms")
 
@@ -78,7 +80,7 @@ def _await_whole(world: World, seen: Seen, load: Load, began: float) -> bool:
         return False
     seen.recovery_s = round(time.monotonic() - began, 1)
     served = load.tally.kinds[SERVED]
-    if not wait_for(lambda: load.tally.kinds[SERVED] >= served + world.clients, 30):
+    if not wait_for(lambda: load.tally.kinds[SERVED] >= served + world.clients, 60):
         seen.problems.append("nothing is served afterwards")
         return False
     time.sleep(AFTER_S)
@@ -86,7 +88,7 @@ def _await_whole(world: World, seen: Seen, load: Load, began: float) -> bool:
 
 
 def _up_again(world: World, seen: Seen) -> None:
-    done = world.home.run("up", world.home.name, "-d", "--no-preflight")
+    done = world.home.start("up", world.home.name, "-d", "--no-preflight", "--no-verify").wait(world.up_s)
     if done.code:
         seen.problems.append(f"`up NAME` exits {done.code}: {done.err.strip().splitlines()[0][:200]}")
 

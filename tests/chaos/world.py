@@ -1,11 +1,15 @@
-"""A deployment of two prefill and two decode workers that faults are brought upon, and what can be seen of it."""
+"""A deployment that faults are brought upon, and what can be seen of it: two prefill workers (of real engines one), two
+decode workers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import select
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +19,7 @@ import psutil
 from dynctl.errors import DynctlError
 from dynctl.runtime.client import ask_status
 from dynctl.telemetry.status import ProcessStatus, RunStatus
+from tests.chaos import crash
 from tests.chaos.load import Load
 from tests.fakes.fake_engine.tokens import Model, decode, encode
 from tests.integration.run_harness import Home, T, until
@@ -37,30 +42,51 @@ class World:
         self.home, self.fake, self.deadline_s, self.clients = home, fake, deadline_s, clients
         self.canary_s = CANARY_S if fake else REAL_CANARY_S
         self.heal_s = 60.0 if fake else 300.0
+        self.notice_s = 15.0 if fake else 45.0
+        self.up_s = 120.0 if fake else 420.0
+        self.died_at: float | None = None
         self._prompts: list[tuple[str, str]] = []
         self._knobs: dict[str, Any] = {"token_delay_ms": TOKEN_MS}
         self.home.control(**self._knobs)
 
     def topology(self, changes: T | None = None) -> T:
         """What is changed of the harness's usual topology."""
+        if not self.fake:
+            env = {"PYTHONPATH": str(crash.hook(self.home.dir))}
+            roles = {
+                "prefill": {"workers": 1, "restart": RULE, "env": env},
+                "decode": {"workers": 2, "restart": RULE, "env": env},
+            }
+            return {"model": "builtin:tiny", "roles": roles, **(changes or {})}
         role: T = {"workers": 2, "restart": RULE}
         quick = {"health": {"canary": f"{CANARY_S:g}s", "stall": f"{STALL_S:g}s"}, "ready": {"stall": f"{HANGS_S:g}s"}}
         return {
             "roles": {"prefill": role, "decode": dict(role)},
-            **(quick if self.fake else {}),
-            **({} if self.fake else {"model": "builtin:tiny"}),
+            **quick,
             **(changes or {}),
         }
 
     def up(self) -> None:
         """Ready, with the answers known."""
-        self.home.up(self.topology(), "--no-preflight")
-        prompts = [f"{number} little words on their way " * (1 + number % 5) for number in range(20)]
-        self._prompts = [(prompt, self._answer(prompt)) for prompt in prompts]
+        topology = self.home.topology(self.topology())
+        done = self.home.start("up", "-d", topology, "--no-preflight", "--no-verify").wait(self.up_s)
+        assert done.code == 0, f"{done.out}\n{done.err}\n{self.home.logs()}"
+        if not self.fake:
+            prompts = [f"{number} little words on their way " * (2 + number % 5) for number in range(10)]
+            self._prompts = [(prompt, self._answer(prompt)) for prompt in prompts]
 
     def load(self) -> Load:
         """A load that begins at once."""
-        load = Load(self.home.url, self._prompt, clients=self.clients, max_tokens=TOKENS, deadline_s=self.deadline_s)
+        # a salt for each request: else a worker has the prompt's KV cache already, and nothing is handed over
+        salt = (lambda: "") if self.fake else (lambda: uuid.uuid4().hex)
+        load = Load(
+            self.home.url,
+            self._prompt,
+            clients=self.clients,
+            max_tokens=TOKENS,
+            deadline_s=self.deadline_s,
+            salt=salt,
+        )
         load.start()
         return load
 
@@ -71,8 +97,7 @@ class World:
         return prompt, fake_answer(prompt)
 
     def _answer(self, prompt: str) -> str:
-        if self.fake:
-            return fake_answer(prompt)
+        """What the undisturbed run says to it."""
         text: str = self.home.ask(prompt, max_tokens=TOKENS).json()["choices"][0]["text"]
         return text
 
@@ -125,6 +150,18 @@ class World:
                 if mine and event["at"] >= since and event["state"] != "ready":
                     return float(event["at"])
         return None
+
+    def watch_death(self, pid: int) -> None:
+        """From now on `died_at` says when this process ended (seconds since 1970)."""
+        self.died_at = None
+        ended = os.pidfd_open(pid)
+
+        def watch() -> None:
+            select.select([ended], [], [], self.heal_s)
+            self.died_at = time.time()
+            os.close(ended)
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def orphans(self) -> list[str]:
         """Processes of this world that belong to nothing that is known to run."""
