@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.fault import Seen
+from tests.chaos.leftovers import Leftovers
 from tests.chaos.world import World, wait_for
 from tests.integration.run_harness import T
 
@@ -81,9 +82,10 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
     """`up` or its supervisor, or both, killed at random moments; `down --orphans` leaves nothing. Each time anew."""
     seen = Seen(f"{whom} SIGKILL in `up`, {times} moments", "nothing left after `down --orphans`")
     seen.orphans = 0
+    leftovers, late = Leftovers(world.home, shared_places=not world.fake), 0
     for number in range(times):
         topology = world.home.topology(world.topology())
-        command = world.home.start("up", "-d", topology, "--no-preflight")
+        command = world.home.start("up", "-d", topology, "--no-preflight", "--no-verify")
         time.sleep(chance.uniform(0.0, longest_s))
         too_late = command.process.poll() is not None
         if whom in ("dynctl", "both"):
@@ -97,6 +99,7 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
         if done.code not in (0, 5) or "Traceback" in done.err:
             seen.problems.append(f"`down --orphans` exits {done.code}: {done.err.strip()[-200:]}")
         if too_late or ((status := world.status()) and status.state == "ready"):
+            late += 1
             world.home.run("down", world.home.name)  # it was ready before the kill: no orphan, and not to be touched
         # one whose starter was killed ends by itself, however long its own start takes on a busy machine
         wait_for(lambda: not _supervisors(world), ALONE_S)
@@ -108,6 +111,10 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+        if left_behind := leftovers.left():
+            seen.problems.append(f"moment {number}: {', '.join(left_behind[:6])}")
+            leftovers = Leftovers(world.home, shared_places=not world.fake)
+    seen.note = f"0 processes, ports, segments and sockets left; {late} times it was ready before"
     if seen.orphans:
         seen.problems.append(f"{seen.orphans} left")
     return seen

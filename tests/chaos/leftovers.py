@@ -1,0 +1,46 @@
+"""What else than processes a run may leave: ports listened on, shared memory, sockets in temporary places."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import psutil
+
+from tests.integration.run_harness import Home
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written
+NAMES = ("psm_*", "sem.mp-*")
+"""Of segments and semaphores, as Python's multiprocessing makes them, which vLLM uses."""
+SOCKETS = "????????-????-4???-????-????????????"
+"""As vLLM names those of its own."""
+TEMPORARY = Path("/tmp")  # noqa: S108 - looked at, not written
+
+
+class Leftovers:
+    """What is there now, so that what comes on top of it is named. `shared_places`: also where others' would count."""
+
+    def __init__(self, home: Home, *, shared_places: bool) -> None:
+        self._home, self._others = home, shared_places
+        self._before = self._files()
+
+    def left(self) -> list[str]:
+        """In words what is there that was not before: files, and ports of the home's plans that are listened on."""
+        return [*sorted(self._files() - self._before), *(f"port {port}" for port in sorted(self._ports()))]
+
+    def _files(self) -> set[str]:
+        places = [(self._home.dir / "tmp", "*")]
+        if self._others:
+            places += [*((SHARED_MEMORY, name) for name in NAMES), (TEMPORARY, SOCKETS)]
+        found = [path for place, pattern in places for path in place.glob(pattern)]
+        return {str(path) for path in found if not path.name.startswith("dynctl-")}
+
+    def _ports(self) -> set[int]:
+        planned: set[int] = set()
+        for path in (self._home.dir / "state").glob("dynctl/*/*/plan.json"):
+            with contextlib.suppress(OSError, ValueError):
+                processes = json.loads(path.read_text())["processes"]
+                planned |= {port for process in processes for port in process["ports"].values()}
+        listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
+        return planned & listening
