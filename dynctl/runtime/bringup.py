@@ -135,7 +135,7 @@ class BringUp:
         await await_health(process, run.http)
         await run.spans.joined(process)
         run.events.add("gate", "healthy", process=process.id)
-        process.hold_cores()
+        await asyncio.to_thread(process.hold_cores)
         process.check_binding(await asyncio.to_thread(process.views))
         if process.spec.probes.models:
             await await_model(process, run.http, self._plan.served_name)

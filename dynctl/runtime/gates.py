@@ -25,7 +25,7 @@ async def await_health(process: Managed, http: httpx.AsyncClient) -> None:
     if not (probes.url and probes.health):
         return
     while True:
-        if await _status(http, probes.url + probes.health) == 200 and listens(process):
+        if await _status(http, probes.url + probes.health) == 200 and await asyncio.to_thread(listens, process):
             return
         await asyncio.sleep(POLL_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -117,3 +118,11 @@ async def test_metrics_that_can_not_be_read_are_a_failed_proof() -> None:
     for handler in (broken, answers("no", 500)):
         with pytest.raises(ProofError, match="decode-0: its metrics can't be read"):
             await sampled(handler)
+
+
+async def test_what_certificates_are_checked_by_is_made_once_for_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    ProofClient("http://front:8000", "secret", "tiny", {})
+    made: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: made.append(1))
+    ProofClient("http://front:8000", "secret", "tiny", {})
+    assert made == []
