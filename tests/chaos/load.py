@@ -18,7 +18,6 @@ CLEAN = (REFUSED, CUT, BROKEN)
 """An error answer, an SSE error, a connection that breaks: the client knows that it failed."""
 UNCLEAN = (SILENT, WRONG, HUNG)
 """A stream that ends early as if it were whole, other tokens, nothing by the deadline."""
-PAUSE_S = 0.05
 
 
 @dataclass
@@ -58,10 +57,11 @@ class Load:
         clients: int,
         max_tokens: int,
         deadline_s: float,
+        pause_s: float = 0.05,
         salt: Callable[[], str] = str,
     ) -> None:
         self._url, self._prompts, self._clients = f"{url}/v1/completions", prompts, clients
-        self._max_tokens, self._deadline_s, self._salt = max_tokens, deadline_s, salt
+        self._max_tokens, self._deadline_s, self._salt, self._pause_s = max_tokens, deadline_s, salt, pause_s
         self._numbers = itertools.count()
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -86,7 +86,7 @@ class Load:
     async def _client(self, client: httpx.AsyncClient) -> None:
         while not self._over.is_set():
             await self._ask(client)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(self._pause_s)
 
     async def _ask(self, client: httpx.AsyncClient) -> None:
         prompt, expected = self._prompts(next(self._numbers))

@@ -28,6 +28,8 @@ CANARY_S = 1.0
 STALL_S = 4.0
 REAL_CANARY_S = 5.0
 """The default: on a machine with few cores a real engine's answers take long."""
+REAL_PAUSE_S = 1.5
+"""Between a client's requests: on two cores a worker's start competes with the load."""
 HANGS_S = 15.0
 """A fake engine that shows no progress for so long hangs in its start."""
 TOKENS = 24
@@ -85,6 +87,7 @@ class World:
             clients=self.clients,
             max_tokens=TOKENS,
             deadline_s=self.deadline_s,
+            pause_s=0.05 if self.fake else REAL_PAUSE_S,
             salt=salt,
         )
         load.start()
