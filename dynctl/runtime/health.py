@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import math
 import os
 import random
 import time
@@ -19,6 +20,7 @@ from dynctl.http.client import Client, Response
 from dynctl.http.message import Headers
 from dynctl.http.origin import Origin, parse_origin
 from dynctl.plan.values import HealthRules
+from dynctl.runtime.beat import last_beat
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.secret import ENGINE_VARIABLE
 
@@ -26,6 +28,8 @@ CANARY_ID = "dynctl-canary-"
 """How the X-Request-Id of every canary begins."""
 ANSWER_SHARE = 0.75
 """The part of a period that an answer may take: asked once in a period, a stall shows well within two of them."""
+BEATS = 10
+"""A period has so many moments at which checks are begun: those of many workers fall together."""
 
 
 _OUT_OF = {os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)}
@@ -52,6 +56,7 @@ class HealthCheck:
     ) -> None:
         self._process, self._client, self._worked_at, self._apart = process, client, worked_at, apart
         self._period_s, self._limit_s = rules.canary_s, rules.canary_s * ANSWER_SHARE
+        self._beat_s = self._period_s / BEATS
         self._asked_at = self._probed_at = float("-inf")
 
     @functools.cached_property
@@ -67,12 +72,12 @@ class HealthCheck:
             await asyncio.sleep(left_s)
 
     def proven(self) -> None:
-        """It has just shown that it serves: its checks are due within a period, not at the same time as others'.
+        """It has just shown that it serves: its checks are due within a period, not all workers' at the same time.
 
         They are half a period apart, so that both go over one connection, which servers close when it is idle.
         """
         chance = random.random() / 2  # noqa: S311 - no secret
-        self._probed_at = time.monotonic() - chance * self._period_s
+        self._probed_at = last_beat(time.monotonic() - chance * self._period_s, self._beat_s)
         self._asked_at = self._probed_at - self._period_s / 2
 
     async def look(self, *, thorough: bool) -> str | None:
@@ -80,7 +85,7 @@ class HealthCheck:
         if problem := self._apart(self._process.id):
             return problem
         now = time.monotonic()
-        if thorough or self._probed_at + self._period_s <= now:
+        if thorough or self._probe_due() <= now:
             self._probed_at = now
             if problem := await self._probe():
                 return problem + self._stopped()
@@ -91,11 +96,18 @@ class HealthCheck:
         return None
 
     def _left_s(self) -> float:
-        return min(self._probed_at + self._period_s, self._canary_due()) - time.monotonic()
+        return min(self._probe_due(), self._canary_due()) - time.monotonic()
+
+    def _probe_due(self) -> float:
+        return self._beat(self._probed_at + self._period_s)
 
     def _canary_due(self) -> float:
         """Once in a period, as long as no traffic shows that it works."""
-        return max(self._asked_at + self._period_s, self._worked_at(self._process.id) + self._period_s / 2)
+        return self._beat(max(self._asked_at + self._period_s, self._worked_at(self._process.id) + self._period_s / 2))
+
+    def _beat(self, at_s: float) -> float:
+        """Rather too early than too late."""
+        return last_beat(at_s, self._beat_s) if math.isfinite(at_s) else at_s
 
     async def _probe(self) -> str | None:
         probes = self._process.spec.probes

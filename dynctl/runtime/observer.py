@@ -9,6 +9,7 @@ import httpx
 
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.plan.values import Plan
+from dynctl.runtime.beat import last_beat
 from dynctl.telemetry.scrape import sample
 from dynctl.telemetry.status import FrontendStatus, TtftStatus
 from dynctl.telemetry.window import EngineWindow, RequestWindow, split
@@ -28,6 +29,7 @@ class Observer:
         self._scraped = (-1, -1)
         self._worked: dict[str, float] = {}
         self._told_of = -1
+        self._turn = 0.0
 
     def follow(self, plan: Plan) -> None:
         """The plan is another now: figures of workers that stay are kept."""
@@ -47,6 +49,15 @@ class Observer:
     def worked_at(self, process_id: str) -> float:
         """When the frontend last reported a request that the worker served: monotonic seconds, long ago if never."""
         return self._worked.get(process_id, float("-inf"))
+
+    async def look(self, http: httpx.AsyncClient) -> dict[str, float | None] | None:
+        """Scrapes, once in `SCRAPE_S`; what the frontend must hear then."""
+        turn = last_beat(time.monotonic(), SCRAPE_S)
+        if turn == self._turn:
+            return None
+        self._turn = turn
+        await self.scrape(http)
+        return self.news()
 
     async def scrape(self, http: httpx.AsyncClient) -> None:
         """One round over all engines, if requests ended since the last but one: engines count a little late."""

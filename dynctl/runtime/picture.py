@@ -210,5 +210,5 @@ class Picture:
             role=role,
             url=process.spec.probes.url or "",
             state=state,
-            lost=not self._plan.places(process.id).isdisjoint(lost),
+            lost=bool(lost) and not self._plan.places(process.id).isdisjoint(lost),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+from dynctl.runtime.beat import next_beat
 from dynctl.runtime.managed import Managed
 
 START_S = 0.1
@@ -30,4 +31,4 @@ class Reading:
                     process.tail.poll()
             if every:
                 all_read_at = loop.time()
-            await asyncio.sleep(RESTART_S if self._ready() else START_S)
+            await next_beat(RESTART_S if self._ready() else START_S)

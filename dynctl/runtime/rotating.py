@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 
+from dynctl.runtime.beat import next_beat
 from dynctl.store import rotation
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore
@@ -22,7 +25,7 @@ class Rotating:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await next_beat(LOOK_S)
             for path in self._grown():
                 try:
                     await asyncio.to_thread(rotation.rotate, path)
@@ -34,10 +37,10 @@ class Rotating:
 
     def _grown(self) -> list[Path]:
         found = []
-        for path in (*self._store.logs.glob("*.log"), *self._store.ucx.glob("*.log")):
-            try:
-                if path.stat().st_size > rotation.LIMIT_BYTES:
-                    found.append(path)
-            except OSError:
-                continue  # gone meanwhile
+        for directory in (self._store.logs, self._store.ucx):
+            with contextlib.suppress(OSError), os.scandir(directory) as entries:  # far cheaper than Path.glob
+                for entry in entries:
+                    with contextlib.suppress(OSError):  # gone meanwhile
+                        if entry.name.endswith(".log") and entry.stat().st_size > rotation.LIMIT_BYTES:
+                            found.append(Path(entry.path))
         return found

@@ -16,6 +16,7 @@ from dynctl.errors import DynctlError, ReadyTimeout
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
 from dynctl.nodes.failed import Failed
 from dynctl.runtime.adoption import Adoption
+from dynctl.runtime.beat import next_beat
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.control import Control
 from dynctl.runtime.elsewhere import merged
@@ -27,7 +28,7 @@ from dynctl.runtime.managed import Managed
 from dynctl.runtime.memory import Memory
 from dynctl.runtime.messages import Done, Gone, Happened, Operation, Ready, StatusNow
 from dynctl.runtime.neighbours import Neighbours
-from dynctl.runtime.observer import SCRAPE_S, Observer
+from dynctl.runtime.observer import Observer
 from dynctl.runtime.operations import Operations
 from dynctl.runtime.outcome import outcome, tend
 from dynctl.runtime.pairs import PairsProver, Prover
@@ -275,17 +276,13 @@ class Supervisor:
     # housekeeping
 
     async def _show(self) -> None:
-        scraped_at = 0.0
         while True:
-            await asyncio.sleep(STATUS_S)
+            await next_beat(STATUS_S)
             self.refresh_state()
             if self.neighbours:
                 self.memory.look()  # the other nodes are told of it
-            if self.picture.was_ready and time.monotonic() - scraped_at >= SCRAPE_S:
-                scraped_at = time.monotonic()
-                await self.observer.scrape(self.http)
-                if figures := self.observer.news():
-                    self.control.tell_frontends(WindowFigures(figures=figures))
+            if self.picture.was_ready and (figures := await self.observer.look(self.http)):
+                self.control.tell_frontends(WindowFigures(figures=figures))
             if self.control.watched:
                 self.control.tell_viewers(StatusNow(status=self.status()))
 

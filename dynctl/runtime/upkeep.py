@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Protocol
 
 from dynctl.errors import HostError
+from dynctl.runtime.beat import next_beat
 from dynctl.runtime.kept import Kept
 from dynctl.runtime.picture import Picture
 from dynctl.store.log import EventLog
@@ -39,7 +39,7 @@ class Upkeep:
         """Until cancelled."""
         while True:
             self.look()
-            await asyncio.sleep(LOOK_S)
+            await next_beat(LOOK_S)
 
     def look(self) -> None:
         """One round."""
