@@ -11,6 +11,7 @@ from dynctl.frontend.job import Job
 from dynctl.frontend.sse import FirstContent
 from dynctl.http.call import Call, ClientError
 from dynctl.http.message import Headers, end_to_end, find
+from dynctl.http.passage import Passage
 
 _MAX_ERROR_BYTES = 1024 * 1024
 _RETRIABLE = frozenset({500, 502, 503, 504})
@@ -36,7 +37,7 @@ class Relay:
 
     __slots__ = (
         *("_call", "_clock", "_error", "_first", "_headers", "_hold", "_job", "_last", "_status", "_who"),
-        *("begun", "done", "held", "moved"),
+        *("_moved", "_passage", "begun", "done", "held"),
     )
 
     def __init__(
@@ -47,7 +48,8 @@ class Relay:
         self._clock = clock
         self.done = done
         self.begun = False
-        self.moved = False
+        self._moved = False
+        self._passage: Passage | None = None
         self.held: Held | None = None
         self._hold = hold
         self._call: Call | None = None
@@ -60,6 +62,17 @@ class Relay:
     def carried_by(self, call: Call) -> None:
         """The call whose answer this is: paused while the client reads slowly."""
         self._call = call
+
+    @property
+    def moved(self) -> bool:
+        """Whether bytes came since this was last set to False."""
+        return self._moved or (self._passage is not None and self._passage.moved)
+
+    @moved.setter
+    def moved(self, value: bool) -> None:
+        self._moved = value
+        if self._passage is not None:
+            self._passage.moved = value
 
     @property
     def held_up(self) -> bool:
@@ -91,9 +104,16 @@ class Relay:
                 return
         if not self.begun:
             self._begin()
-        self.moved = True
+        self._moved = True
         self._last = data
         self._job.responder.write(data)
+        if self._passage is not None:
+            self._passage.last = data
+        elif type(self) is Relay and self._first is None and self._job.streamed and self._call is not None:
+            # whoever extends this class looks at every event
+            self._passage = self._call.chunks = self._job.responder.passage()
+            if self._passage is not None:
+                self._passage.last = data
 
     def on_end(self) -> None:
         """The engine's answer is complete."""
@@ -115,7 +135,8 @@ class Relay:
         self._job.error = message
         responder = self._job.responder
         if self._job.streamed:
-            if not self._last.endswith((b"\n\n", b"\r\n\r\n")):
+            last = self._last if self._passage is None else self._passage.last
+            if not last.endswith((b"\n\n", b"\r\n\r\n", b"\n\n\r\n")):
                 responder.write(b"\n\n")
             responder.write(error_event(message, "worker_stalled" if error.kind == "timeout" else "worker_lost"))
             responder.end()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from dynctl.http.message import Headers
 from dynctl.http.origin import Origin
+from dynctl.http.passage import Passage
 
 if TYPE_CHECKING:
     from dynctl.http.client import Client
@@ -46,7 +47,11 @@ class Sink(Protocol):
 
 
 class Call:
-    """A request under way. After `abort`, or once the answer ended or failed, `over` is true and nothing more comes."""
+    """A request under way. After `abort`, or once the answer ended or failed, `over` is true and nothing more comes.
+
+    `chunks`: where set, whole chunks of an answer in chunked transfer coding may go there in their framing, and not to
+    the sink.
+    """
 
     __slots__ = (
         "_client",
@@ -54,6 +59,7 @@ class Call:
         "_timer",
         "bodiless",
         "body",
+        "chunks",
         "connecting",
         "connection",
         "head",
@@ -72,6 +78,7 @@ class Call:
         self.body = body
         self.sink = sink
         self.bodiless = bodiless
+        self.chunks: Passage | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.connection: Upstream | None = None
         self.over = False

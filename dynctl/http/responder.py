@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dynctl.http.message import Headers, Request, encode_head, find, status_line
+from dynctl.http.passage import Passage
 
 _BODILESS = frozenset({204, 304})
 
@@ -99,6 +100,10 @@ class Responder:
         if self._head is not None:
             data, self._head = self._head + data, None
         self._transport.write(data)
+
+    def passage(self) -> Passage | None:
+        """The short way for whole chunks in their framing, until `end`; None unless body bytes leave as chunks now."""
+        return Passage(self._transport) if self._chunked and self._head is None and not self.ended else None
 
     def end(self) -> None:
         """Finish the response. A body shorter or longer than its content-length ends the connection hard."""

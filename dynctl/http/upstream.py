@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 
 class Upstream(asyncio.Protocol):
-    """Carries one call at a time. All body bytes of one read are handed on together."""
+    """Carries one call at a time. All body bytes of one read are handed on together.
+
+    A read that is one whole chunk need not be parsed where the call takes `chunks`: the parser, which stands between
+    two chunks then, is not shown it. Streaming engines send an event a chunk, so most reads are such.
+    """
 
     __slots__ = (
+        "_between_chunks",
         "_call",
         "_client",
         "_complete",
@@ -49,6 +54,7 @@ class Upstream(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._saw_bytes = False
+        self._between_chunks = False
         self._status = 0
         self._headers: Headers = []
         self._pieces: list[bytes] = []
@@ -100,6 +106,9 @@ class Upstream(asyncio.Protocol):
         if call is None or parser is None:
             self.close()
             return
+        if call.chunks is not None and self._between_chunks and is_one_chunk(data):
+            call.chunks.write(data)
+            return
         self._saw_bytes = True
         fault: str | None = None
         try:
@@ -108,6 +117,8 @@ class Upstream(asyncio.Protocol):
             fault = "the server switched protocols unasked"
         except httptools.HttpParserError as error:
             fault = f"the answer is not valid HTTP: {error}"
+        if not data.endswith(b"\r\n"):  # part of the next chunk's size may have come
+            self._between_chunks = False
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             call.sink.on_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
@@ -171,6 +182,14 @@ class Upstream(asyncio.Protocol):
         if not self._complete:
             self._pieces.append(data)
 
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk has ended."""
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         """The answer is whole, or an interim one is."""
         call, parser = self._call, self._parser
@@ -191,3 +210,16 @@ class Upstream(asyncio.Protocol):
         else:
             self.close()
         call.ended()
+
+
+def is_one_chunk(data: bytes) -> bool:
+    """Whether these bytes are one whole chunk (RFC 9112, 7.1), not the last, without extensions."""
+    end = data.find(b"\r\n", 1, 10)
+    size = data[:end]
+    if end < 1 or not size.isalnum():  # int() would take signs, spaces and underscores too
+        return False
+    try:
+        count = int(size, 16)
+    except ValueError:
+        return False
+    return count > 0 and len(data) == end + count + 4 and data.endswith(b"\r\n")

@@ -47,6 +47,9 @@ class Wire:
         assert not self.cut
         self.data += data
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
     def abort(self) -> None:
         self.cut = True
 
