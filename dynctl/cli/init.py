@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from dynctl.cli.choose import DEFAULT_FILE
 from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import Hardware
 from dynctl.plan.values import CLASS_ORDER, Plan
+from dynctl.replacing import replace
 
 
 def init(file: Path | None, *, model: str | None, hardware: Path | None, name: str | None, force: bool) -> int:
@@ -94,20 +94,12 @@ def _exists(target: Path) -> UsageError:
 
 def _write(target: Path, text: str, *, force: bool) -> None:
     """Whole or not at all. Without `force`, a file that appeared in the meantime stays as it is."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        partial.write_text(text)
-        if force:
-            partial.replace(target)
-        else:
-            os.link(partial, target)
+        replace(target, text.encode(), fresh=not force)
     except FileExistsError:
         raise _exists(target) from None
     except OSError as error:
         raise HostError("the topology can't be written", where=str(target), why=error.strerror or str(error)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _say(line: str) -> None:

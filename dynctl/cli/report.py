@@ -19,6 +19,7 @@ from dynctl.cli.report_parts import parts
 from dynctl.cli.runs import current_status
 from dynctl.errors import DynctlError, RunStateError, UsageError
 from dynctl.plan.scrub import Scrubber, found_secrets, secret_values
+from dynctl.replacing import replacing
 from dynctl.runtime.recall import live_processes
 from dynctl.store.run import RunStore, known_runs
 
@@ -37,15 +38,11 @@ def report(name: str | None, output: Path | None) -> int:
         why = "it is a directory" if target.is_dir() else f"there is no directory {target.parent}"
         raise UsageError(f"can't write {target}", where="--output", why=why)
     scrubber = Scrubber(_known_secrets(store))
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with open(partial, "xb", opener=_private) as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
+        with replacing(target, private=True) as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
             _fill(bundle, target.name.removesuffix(".tar.gz"), store, scrubber)
-        partial.replace(target)
     except OSError as error:
         raise UsageError(f"can't write {target}", where="--output", why=error.strerror) from error
-    finally:
-        partial.unlink(missing_ok=True)
     print(target)  # noqa: T201 - stdout is data
     return 0
 
@@ -129,7 +126,3 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

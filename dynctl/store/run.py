@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import secrets
 import time
 import uuid
@@ -17,6 +16,7 @@ import msgspec
 from dynctl.errors import HostError, RunStateError
 from dynctl.plan import redact
 from dynctl.plan.values import Plan
+from dynctl.replacing import replace
 from dynctl.store import paths
 from dynctl.store.event import Event
 from dynctl.store.rotation import generations
@@ -242,13 +242,7 @@ def planning_lock() -> Iterator[None]:
 
 def write_private(path: Path, content: bytes) -> None:
     """Replaces `path` whole, readable by its owner only. HostError where that can't be done; it is then as before."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        partial.replace(path)
+        replace(path, content, private=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise HostError(f"can't write the run's files: {error.strerror}", where=str(path)) from error

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from dynctl.engines.environment.cache import cache_root, exclusive, make_folder, replace_text
+from dynctl.engines.environment.cache import cache_root, exclusive, make_folder
 from dynctl.engines.environment.child import run_child
 from dynctl.engines.environment.driver import cuda_major, flavour_for, read_driver, unheard_gpus
 from dynctl.engines.environment.interpreters import interpreters, running_python
@@ -17,6 +17,7 @@ from dynctl.engines.environment.lock import Lock, environment_key, read_lock
 from dynctl.engines.environment.pip import TORCH_CPU_INDEX, NoWheelError, Pip
 from dynctl.engines.environment.progress import Progress, megabytes
 from dynctl.errors import HostError, RuntimeFailure, UsageError
+from dynctl.replacing import replace
 
 ENGINES = ("vllm",)
 MARKER = "dynctl-environment.json"  # written last: without it an environment is not one
@@ -122,9 +123,9 @@ def _build(
         python = _fill(folder, flavour, lock, interpreter, progress, held)
         versions = _check(python, flavour, progress, held)
         facts = {"schema": 1, "engine": engine, "flavour": flavour, "python": version, "versions": versions}
-        replace_text(folder / MARKER, json.dumps(facts, indent=2) + "\n")
+        replace(folder / MARKER, json.dumps(facts, indent=2).encode() + b"\n")
         current = folder.parent / f"current-{engine}.json"
-        replace_text(current, json.dumps({**facts, "interpreter": str(python)}, indent=2) + "\n")
+        replace(current, json.dumps({**facts, "interpreter": str(python)}, indent=2).encode() + b"\n")
     return python, True
 
 

@@ -58,10 +58,3 @@ def exclusive(path: Path, waiting: Callable[[int], None]) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes the file so that a reader sees the old text or the new, never a part."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text)
-    fresh.replace(path)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from dynctl.errors import HostError, RunStateError
-from dynctl.store import paths, run
+from dynctl.store import paths
 from dynctl.store.event import Event
 from dynctl.store.log import KEPT_EVENTS, EventLog
 from dynctl.store.run import RunStore, is_supervised, known_runs, planning_lock, try_lock, write_private
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_is_said_so(tmp_path: Path, monkeypatch: pytest.Monk
     file = tmp_path / "plan.json"
     file.write_bytes(b"before")
     real = os.open
-    monkeypatch.setattr(run.os, "open", lambda path, *rest: real("/dev/full", os.O_WRONLY))
+    monkeypatch.setattr(os, "open", lambda path, *rest: real("/dev/full", os.O_WRONLY))
     with pytest.raises(HostError, match="can't write"):
         write_private(file, b"after" * 10_000)
     assert file.read_bytes() == b"before"
