@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,18 +22,22 @@ _TAGS = {
 
 
 def vllm(arm: Arm, result: ArmResult) -> dict[str, Any]:
-    """`vllm bench serve --save-result`: seconds in the arrays, milliseconds in the statistics; TPOT is our ITL, ITL our
-    gaps between chunks."""
+    """`vllm bench serve --save-result --save-detailed`: seconds in the arrays, milliseconds in the statistics; TPOT is
+    our ITL, ITL our gaps between chunks. Latencies count from the schedule, so start times and queues do, too."""
     samples = [sample for part in arm.rounds for sample in part.measured]
     seconds = sum(rate.seconds for part in arm.rounds if (rate := rates(part)))
     inputs, outputs = sum(s.input_tokens or 0 for s in samples), sum(s.tokens for s in samples)
     out: dict[str, Any] = {
         "date": time.strftime("%Y%m%d-%H%M%S"),
         "endpoint_type": "openai",
+        "backend": "openai",
         "label": arm.label,
         "model_id": arm.workload.model,
+        "tokenizer_id": arm.workload.model,
+        "num_gpus": result.gpus or None,
         "num_prompts": len(samples) + result.failed,
         "request_rate": arm.workload.open.rate if arm.workload.open else "inf",
+        "burstiness": arm.workload.open.burstiness if arm.workload.open else 1.0,
         "max_concurrency": arm.workload.concurrency or None,
         "duration": seconds,
         "completed": len(samples),
@@ -48,8 +53,12 @@ def vllm(arm: Arm, result: ArmResult) -> dict[str, Any]:
         "ttfts": [(ttft_ms(s) or 0.0) / 1000 for s in samples],
         "itls": [[gap / 1000 for gap in gaps_ms(s)] for s in samples],
         "latencies": [(request_latency_ms(s) or 0.0) / 1000 for s in samples],
-        "start_times": [s.sent_s for s in samples],
+        "start_times": [s.begin_s for s in samples],
+        "queue_times": [0.0 for _ in samples],
+        "generated_texts": ["" for _ in samples],
         "errors": ["" for _ in samples],
+        **_peaks(samples),
+        "rtfx": 0.0,
     }
     for name, get in (("ttft", ttft_ms), ("tpot", itl_ms), ("e2el", request_latency_ms)):
         out.update(_statistics(name, [value for s in samples if (value := get(s)) is not None]))
@@ -64,6 +73,19 @@ def _statistics(name: str, values: list[float]) -> dict[str, float]:
         f"median_{name}_ms": statistics.median(ordered),
         f"std_{name}_ms": statistics.pstdev(ordered),
         **{f"p{percent}_{name}_ms": percentile(ordered, percent) for percent in (50, 90, 95, 99)},
+    }
+
+
+def _peaks(samples: list[Sample]) -> dict[str, float]:
+    """As vLLM has them: chunks and open requests by whole seconds from the first request on, the most of each."""
+    first_s = min((sample.begin_s for sample in samples), default=0.0)
+    tokens = Counter(int(at - first_s) for sample in samples for at in sample.chunk_s)
+    open_: Counter[int] = Counter()
+    for sample in samples:
+        open_.update(range(int(sample.begin_s - first_s), int(sample.chunk_s[-1] - first_s) + 1))
+    return {
+        "max_output_tokens_per_s": float(max(tokens.values(), default=0)),
+        "max_concurrent_requests": max(open_.values(), default=0),
     }
 
 

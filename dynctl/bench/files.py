@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,23 +10,26 @@ import msgspec
 from dynctl.bench.compatible import aiperf, aiperf_rows, vllm
 from dynctl.bench.document import Document
 from dynctl.bench.measure import Arm
+from dynctl.bench.outcome import load_words
 from dynctl.bench.page import page
+from dynctl.bench.saved import DOCUMENT, REQUESTS
 from dynctl.errors import RuntimeFailure
+from dynctl.replacing import replace
 
 
 def write(folder: Path, document: Document, arms: Sequence[Arm]) -> list[Path]:
     """Writes everything, each file whole or not at all; the paths. RuntimeFailure when the disk does not take it."""
     written: list[Path] = []
     try:
-        written.append(_put(folder / "bench.json", msgspec.json.format(msgspec.json.encode(document), indent=1)))
+        written.append(_put(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(document), indent=1)))
         rows = [
-            {"layout": arm.label, "round": part.number, **msgspec.to_builtins(sample)}
+            {"layout": arm.label, "load": load_words(arm), "round": part.number, **msgspec.to_builtins(sample)}
             for arm in arms
             for part in arm.rounds
             for sample in part.samples
         ]
         written.append(_put(folder / "report.html", page(document, arms).encode()))
-        written.append(_put(folder / "requests.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows)))
+        written.append(_put(folder / REQUESTS, b"".join(msgspec.json.encode(row) + b"\n" for row in rows)))
         for number, (arm, result) in enumerate(zip([a for a in arms if a.rounds], document.runs, strict=True)):
             name = f"{number}-{_safe(arm.label)}"
             written.append(_put(folder / f"vllm-{name}.json", msgspec.json.encode(vllm(arm, result))))
@@ -40,12 +42,7 @@ def write(folder: Path, document: Document, arms: Sequence[Arm]) -> list[Path]:
 
 
 def _put(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content + (b"" if content.endswith(b"\n") else b"\n"))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace(path, content + (b"" if content.endswith(b"\n") else b"\n"))
     return path
 
 

@@ -45,7 +45,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """`best` first, then the next ones. `ratio`: prefill workers per decode worker at which neither waits.
+    """`best` first, then the next ones. `ratio`: prefill workers per decode worker at which neither waits, None where
+    prefill can't keep to the objective.
 
     `aggregated_per_gpu`: the ideal of as many aggregated GPUs; the best split can equal it, not beat it, unless batches
     limited by an objective are what limits the aggregated ones. `prefill_ms`: a prompt's own time.
@@ -56,7 +57,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     prefill_rate: float
     decode_rate: float
     prefill_ms: float
-    ratio: float
+    ratio: float | None
     best: Split | None
     others: tuple[Split, ...] = ()
     aggregated_per_gpu: float
@@ -78,7 +79,7 @@ def advise(demand: Demand) -> Advice:
         prefill_rate=prefill_rate,
         decode_rate=decode_rate,
         prefill_ms=alone_s * 1000,
-        ratio=DECODE_USE * decode_rate / (PREFILL_USE * prefill_rate) if prefill_rate else float("inf"),
+        ratio=DECODE_USE * decode_rate / (PREFILL_USE * prefill_rate) if prefill_rate else None,
         best=best,
         others=tuple([split for split in found if split is not best][:4]),
         aggregated_per_gpu=ideal,

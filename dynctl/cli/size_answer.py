@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from dynctl.bench.document import Document
+from dynctl.bench.saved import Saved
 from dynctl.bench.sizing import Advice, Demand, advise
 from dynctl.bench.table import wrapped
 from dynctl.cli.bench_options import lengths, slo_ms
@@ -80,7 +80,8 @@ def answer(asked: Asked, *, as_json: bool) -> int:
 
 def _show(advice: Advice) -> None:
     lines = [f"prefill worker {advice.prefill_rate:.2f} req/s, decode worker {advice.decode_rate:.2f} req/s"]
-    lines.append(f"neither waits at {advice.ratio:.2f} prefill workers per decode worker")
+    if advice.ratio is not None:
+        lines.append(f"neither waits at {advice.ratio:.2f} prefill workers per decode worker")
     lines += [line for said in advice.says for line in wrapped(said)]
     for split in advice.others:
         lines.append(f"  {split.prefill}P{split.decode}D on {split.gpus} GPUs: {split.requests_per_s:.2f} req/s")
@@ -90,16 +91,10 @@ def _show(advice: Advice) -> None:
 
 def _known(folder: Path) -> Known:
     """From the first disaggregated layout. Decode's rate is what it made under that load: it may be able to do more."""
-    path = folder if folder.name == "bench.json" else folder / "bench.json"
-    try:
-        document = msgspec.json.decode(path.read_bytes(), type=Document)
-    except OSError as error:
-        raise UsageError(f"can't read {path}", where="--from-bench", why=error.strerror) from error
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path} is no result of bench", where="--from-bench", why=str(error)) from error
+    document = Saved(folder, where="--from-bench").document
     run = next((arm for arm in document.runs if arm.kv is not None), None)
     if run is None:
-        raise UsageError("no layout in it was disaggregated", where=str(path))
+        raise UsageError("no layout in it was disaggregated", where=str(folder))
     workload = document.workload
     isl, osl = (_mean(workload.get(key)) for key in ("isl", "osl"))
     compute_ms = run.split.window.get("prefill_compute") if run.split else None

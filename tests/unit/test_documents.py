@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import jsonschema
 import msgspec
 import pytest
 
+from dynctl.bench.document import Document
+from dynctl.bench.sizing import Advice, Demand, advise
+from dynctl.bench.verdict import compare
+from dynctl.cli.bench_diff import Diff
 from dynctl.frontend.messages import RequestRecord
 from dynctl.plan.values import Plan
 from dynctl.runtime.lifecycle import TABLE
 from dynctl.store.event import Event
 from dynctl.telemetry.status import RunStatus
+from tests.unit.bench.arms import result, served
 from tests.unit.plan.machines import ACTIVE, CPU_1P1D, cpu, gpus, made, pools
 
 sys.path.insert(0, str(Path(__file__).parent / "ui"))  # the statuses that the live view is tested with
@@ -57,7 +63,7 @@ def holds(kind: type[msgspec.Struct], document: Any) -> None:
     jsonschema.validate(document, msgspec.json.schema(kind), cls=jsonschema.Draft202012Validator)
 
 
-@pytest.mark.parametrize("kind", [Plan, RunStatus, Event])
+@pytest.mark.parametrize("kind", [Plan, RunStatus, Event, Document, Diff, Advice])
 def test_the_schemas_are_schemas(kind: type[msgspec.Struct]) -> None:
     jsonschema.Draft202012Validator.check_schema(msgspec.json.schema(kind))
 
@@ -124,7 +130,46 @@ def test_events(event: Event) -> None:
     assert msgspec.json.decode(msgspec.json.encode(event), type=Event) == event
 
 
+def compared() -> Document:
+    """Two layouts, measured."""
+    layout, baseline = served("one", ttft_ms=80), served("two")
+    return result(
+        layout, baseline, baseline="two", comparison=compare(baseline.rounds, layout.rounds, slo_ms={"ttft_ms": 60.0})
+    )
+
+
+def test_a_bench() -> None:
+    document = encoded(compared())
+    holds(Document, document)
+    assert set(document) >= {*("schema", "workload", "client_health", "runs", "comparison")}
+    for run in document["runs"]:
+        assert {"layout", "metrics"} <= set(run)
+        assert {"p50", "p90", "p99"} <= set(run["metrics"]["ttft_ms"]) & set(run["metrics"]["itl_ms"])
+        assert {"output_tokens_per_s", "requests_per_s", "goodput"} <= set(run["metrics"])
+    assert set(document["comparison"]) >= {"ttft_p50", "itl_p50", "goodput"}
+    for verdict in document["comparison"].values():
+        assert {"ratio", "ci95", "verdict"} <= set(verdict)
+        assert verdict["verdict"] in {"better", "worse", "no difference shown"}
+    assert document["comparison"]["ttft_p50"]["verdict"] == "worse"
+
+
+def test_a_diff_and_an_advice() -> None:
+    holds(Diff, encoded(Diff(old="a", new="b", comparison=compared().comparison)))
+    for ttft_ms in (None, 1.0, 300.0):
+        asked = Demand(prefill_tok_s=30000, decode_tok_s=1500, isl=3000, osl=150, gpus=8, ttft_ms=ttft_ms)
+        holds(Advice, encoded(advise(asked)))
+
+
+def test_the_committed_schema_of_bench() -> None:
+    """What others build on: a change of the document shows as a change of this file."""
+    committed = Path(__file__).parents[2] / "docs" / "bench.schema.json"
+    made = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Document)), indent=1) + b"\n"
+    assert committed.read_bytes() == made, "write bench.schema.json anew from msgspec.json.schema(Document)"
+
+
 @pytest.mark.parametrize(("kind", "document"), [
+    (Document, {"schema": 1}),
+    (Document, {"client_health": {"valid": True}}),
     (Event, {"seq": 1, "at": 1.0, "kind": "gossip", "message": "m"}),
     (Event, {"seq": "one", "at": 1.0, "kind": "gate", "message": "m"}),
     (RunStatus, {"name": "x", "state": "fine", "transport": {"required": "auto"}}),
@@ -136,9 +181,10 @@ def test_the_schemas_refuse_what_is_wrong(kind: type[msgspec.Struct], document: 
         holds(kind, document)
 
 
-@pytest.mark.parametrize("kind", [Plan, RunStatus])
-def test_a_later_version_may_add_keys(kind: type[msgspec.Struct]) -> None:
-    example = PLANS[0] if kind is Plan else statuses()[0]
+@pytest.mark.parametrize("make", [lambda: PLANS[0], lambda: statuses()[0], compared], ids=["plan", "status", "bench"])
+def test_a_later_version_may_add_keys(make: Callable[[], msgspec.Struct]) -> None:
+    example = make()
+    kind = type(example)
     document = {**encoded(example), "added_later": {"a": 1}}
     holds(kind, document)
     assert msgspec.convert(document, kind) == example

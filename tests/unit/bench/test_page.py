@@ -8,30 +8,13 @@ from html.parser import HTMLParser
 import pytest
 
 from dynctl.bench import charts
-from dynctl.bench.document import ArmResult, ClientHealth, Document, Problem, Split, arm_metrics
-from dynctl.bench.lengths import Lengths
+from dynctl.bench.document import ArmResult, Document, Problem, Split, arm_metrics
 from dynctl.bench.measure import Arm
 from dynctl.bench.page import page
-from dynctl.bench.sample import Sample
-from dynctl.bench.summary import Round
 from dynctl.bench.verdict import Verdict, compare
-from dynctl.bench.workload import Workload
+from tests.unit.bench.arms import HEALTH, arm
 
-HEALTH = ClientHealth(
-    valid=True, lag_p99_ms=1, lag_max_ms=1, cpu_cores=0.1, cpu_us_per_chunk=9, late_p99_ms=None, chunks=9, processes=1
-)
 EVIL = "<script>alert(1)</script>"
-
-
-def arm(label: str, scale: float) -> Arm:
-    made = Arm(label, Workload(isl=Lengths(1, 1), osl=Lengths(1, 1), requests=1))
-    for number in range(2):
-        samples = tuple(
-            Sample(id=str(n), sent_s=n, chunk_s=(n + scale * (1 + n / 10), n + 2.5 * scale), end_s=n + 3.0)
-            for n in range(8)
-        )
-        made.rounds.append(Round(number=number, samples=samples))
-    return made
 
 
 def document(arms: list[Arm], **more: object) -> Document:
