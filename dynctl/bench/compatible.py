@@ -125,19 +125,22 @@ def _tag(unit: str, values: list[float]) -> dict[str, Any] | None:
 
 
 def aiperf_rows(arm: Arm) -> Iterator[dict[str, Any]]:
-    """aiperf's `profile_export.jsonl`: one row per request."""
-    for part in arm.rounds:
-        for sample in part.samples:
-            if sample.served:
-                yield {"metadata": _metadata(sample), "metrics": _metrics(sample)}
+    """aiperf's `profile_export.jsonl`: one row per request, its times by the wall clock."""
+    wall_s = time.time() - time.monotonic()
+    served = (sample for part in arm.rounds for sample in part.samples if sample.served)
+    for number, sample in enumerate(served):
+        yield {"metadata": _metadata(sample, number, wall_s), "metrics": _metrics(sample)}
 
 
-def _metadata(sample: Sample) -> dict[str, Any]:
+def _metadata(sample: Sample, number: int, wall_s: float) -> dict[str, Any]:
     return {
+        "session_num": number,
         "x_request_id": sample.id,
-        "credit_issued_ns": round(sample.begin_s * 1e9),
-        "request_start_ns": round(sample.sent_s * 1e9),
-        "request_end_ns": round(sample.end_s * 1e9),
+        "credit_issued_ns": round((wall_s + sample.begin_s) * 1e9),
+        "request_start_ns": round((wall_s + sample.sent_s) * 1e9),
+        "request_end_ns": round((wall_s + sample.end_s) * 1e9),
+        "worker_id": "dynctl",
+        "record_processor_id": "dynctl",
         "benchmark_phase": "profiling" if sample.phase == "measured" else "warmup",
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import dynctl
 
 STAMPS = {
+    "dynctl.bench.compatible": "aiperf stamps its rows by the wall clock",
     "dynctl.cli.events": "--since asks for a time of day",
     "dynctl.runtime.elsewhere": "when another node was heard last, for people to read",
 }
