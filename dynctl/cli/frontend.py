@@ -18,6 +18,9 @@ def frontend(
     api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
     routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Carry on a stream on another worker when its worker dies.")
+    ] = False,
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
     ] = 20.0,
@@ -42,5 +45,6 @@ def frontend(
             ),
             retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
             routing=routing,
+            resume=resume,
         )
     )

@@ -47,6 +47,7 @@ class App:
         timeouts: Timeouts | None = None,
         retries: RetryLimits | None = None,
         engine_headers: Headers | None = None,
+        resume: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
@@ -55,7 +56,7 @@ class App:
         self.metrics = Metrics(workers)
         self.busy = Busy()
         self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
-        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries))
+        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries), resume=resume)
         self._keys = keys
         self._token = token
         self._clock = clock

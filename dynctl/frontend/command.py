@@ -46,13 +46,14 @@ def serve(
     timeouts: Timeouts | None = None,
     retries: RetryLimits | None = None,
     routing: str = "round-robin",
+    resume: bool = False,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
     Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
     `allow_public`: with URLs, an address that others can reach needs no API key. `handover`: the seam between the
-    legs, for tests that must see verification fail. Raises UsageError for wrong arguments, an unusable file, or a port
-    that is taken.
+    legs, for tests that must see verification fail. `resume`: carry on streams that break off. Raises UsageError for
+    wrong arguments, an unusable file, or a port that is taken.
     """
     import uvloop
 
@@ -77,7 +78,7 @@ def serve(
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing)
+    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
     return 0
@@ -97,6 +98,7 @@ class Frontend:
         timeouts: Timeouts | None = None,
         retries: RetryLimits | None = None,
         routing: str = "round-robin",
+        resume: bool = False,
     ) -> None:
         self._sock = sock
         self._urls = urls
@@ -112,6 +114,7 @@ class Frontend:
             timeouts=timeouts,
             retries=retries,
             engine_headers=engine_headers(),
+            resume=resume,
             on_record=self._record,
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)

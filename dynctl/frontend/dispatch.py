@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from dynctl.frontend.body import decode_body, one_sequence, parse_fields, prefill_body
+from dynctl.frontend.carry import carry_on, follow
 from dynctl.frontend.directed import Pair
-from dynctl.frontend.errors import Failure
+from dynctl.frontend.errors import Failure, error_event
 from dynctl.frontend.job import Job
 from dynctl.frontend.legs import LegFailed, Legs
 from dynctl.frontend.retry import MAX_PREFILLS, Budget, Reason, Trail, after_answer, after_prefill
@@ -28,18 +29,23 @@ class Counts(Protocol):
     def budget_exhausted(self) -> None:
         """A request was refused instead of being tried again."""
 
+    def resumed(self) -> None:
+        """A stream is carried on by another worker."""
+
 
 class Dispatcher:
     """Serves one job. Raises Failure with the error that the client gets.
 
-    `counts` hears of what did not go as planned; retries are made as far as `budget` goes.
+    `counts` hears of what did not go as planned; retries are made as far as `budget` goes. `resume`: streams that break
+    off are carried on by another worker.
     """
 
-    def __init__(self, workers: Workers, legs: Legs, counts: Counts, budget: Budget) -> None:
+    def __init__(self, workers: Workers, legs: Legs, counts: Counts, budget: Budget, *, resume: bool = False) -> None:
         self._workers = workers
         self._legs = legs
         self._counts = counts
         self._budget = budget
+        self._resume = resume
 
     async def generate(self, job: Job) -> None:
         """A completion: through prefill and decode where it can be handed over, else by one worker."""
@@ -47,7 +53,17 @@ class Dispatcher:
         job.ask = self._workers.chooser.ask(job.request, job.fields)
         role = self._workers.alone_role()
         hand_over = role == "decode" and self._workers.expects("prefill") and one_sequence(job.fields)
-        await self._attempts(job, role, hand_over=hand_over)
+        if not self._resume or not follow(job):
+            await self._attempts(job, role, hand_over=hand_over)
+            return
+        try:
+            await self._attempts(job, role, hand_over=hand_over)
+        except Failure as failure:
+            if not job.responder.started:
+                raise
+            job.error = failure.message
+            job.responder.write(error_event(failure.message, "worker_lost"))
+            job.responder.end()
 
     async def pass_on(self, job: Job) -> None:
         """Any other request: to one worker as it is."""
@@ -95,7 +111,7 @@ class Dispatcher:
             worker = self._pick(role, trail, job)
             if worker is None:
                 raise self._none_ready()
-            body = job.request.body if params is None else decode_body(job.request.body, params)
+            body = job.body if params is None else decode_body(job.body, params)
             others = self._others(role, trail, worker)
             hold = trail.another_way(handed_over=params is not None, others=others)
             self._workers.chooser.began(worker, job.ask)
@@ -103,6 +119,8 @@ class Dispatcher:
                 await self._legs.answer(worker, job, body, leg=role, hold=hold, resend=params is None)
             except LegFailed as error:
                 self._after_answer(job, trail, error, role)
+                if error.begun:
+                    await self._carry_on(job, trail, error, role)
             else:
                 self._workers.trust(worker)
                 return
@@ -112,7 +130,7 @@ class Dispatcher:
     def _after_answer(self, job: Job, trail: Trail, error: LegFailed, role: str) -> None:
         """Returns where another attempt may be made, else raises what the client is told."""
         worker = error.worker
-        prefill = job.prefill
+        prefill = None if error.begun else job.prefill  # what has begun had its KV cache
         serves = prefill is not None and any(w.id == prefill for w in self._workers.ready("prefill"))
         verdict = after_answer(
             trail,
@@ -133,6 +151,13 @@ class Dispatcher:
             why = f"{error}, and too many requests are being tried again already"
             raise Failure(503, why, code="retry_budget", headers=[_RETRY_AFTER]) from None
         self._counts.retried(role, error.reason)
+
+    async def _carry_on(self, job: Job, trail: Trail, error: LegFailed, role: str) -> None:
+        """The next attempt goes on with what the client has."""
+        worker = next((w for w in self._workers.ready(role) if w.id not in trail.answers), None)
+        if worker is None or not await carry_on(job, self._legs, worker):
+            raise _failure(error) from None
+        self._counts.resumed()
 
     async def _prefill(self, job: Job, trail: Trail) -> bytes | None:
         """Parameters from a prefill worker; None: decode serves alone."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 
+import msgspec
+
 from dynctl.frontend.ask import NOTHING, Ask
 from dynctl.frontend.body import Fields
 from dynctl.frontend.messages import Mode, RequestRecord
 from dynctl.frontend.spans import Spans
+from dynctl.frontend.transcript import Transcript
 from dynctl.http.message import Headers, Request
 from dynctl.http.responder import Responder
 
@@ -26,11 +29,17 @@ def request_id(request: Request) -> bytes:
 
 
 class Job:
-    """A request, its answer, and what is known about how it went."""
+    """A request, its answer, and what is known about how it went.
+
+    `target`, `body`, `fields`: what engines are asked, which is the client's request until its stream is carried on.
+    `asked`: the client's members. `told`: how it went until its first worker failed; `resumed`: those that carried on.
+    """
 
     __slots__ = (
         "ask",
+        "asked",
         "at",
+        "body",
         "decode",
         "directed",
         "error",
@@ -40,9 +49,13 @@ class Job:
         "prefill",
         "request",
         "responder",
+        "resumed",
         "spans",
         "status",
         "streamed",
+        "target",
+        "told",
+        "transcript",
     )
 
     def __init__(self, request: Request, responder: Responder, at: float, mode: Mode) -> None:
@@ -51,6 +64,12 @@ class Job:
         self.at = at
         self.mode: Mode = mode
         self.id = request_id(request)
+        self.target = request.target
+        self.body = request.body
+        self.transcript: Transcript | None = None
+        self.asked: Fields | None = None
+        self.resumed: list[str] = []
+        self.told: RequestRecord | None = None
         self.spans = Spans(request.received)
         self.fields: Fields | None = None
         self.ask: Ask = NOTHING
@@ -67,8 +86,22 @@ class Job:
         headers.append((b"x-request-id", self.id))
         return headers
 
+    def carried_on(self, now: float) -> None:
+        """Another worker goes on with the stream: its split stays that of the first one's."""
+        self.told = self.told or self.record(now)
+        self.spans = Spans(self.spans.received)
+        self.error = None
+
     def record(self, now: float) -> RequestRecord:
         """The request as it ended at `now`."""
+        if self.told is not None:
+            return msgspec.structs.replace(
+                self.told,
+                status=self.status or self.responder.status,
+                total_ms=(now - self.spans.received) * 1000,
+                error=self.error,
+                resumed=list(self.resumed),
+            )
         split = self.spans.split()
         return RequestRecord(
             id=self.id.decode(),

@@ -10,12 +10,15 @@ import msgspec
 from dynctl.frontend.errors import engine_error
 from dynctl.frontend.job import Job
 from dynctl.frontend.relay import Relay
+from dynctl.frontend.resumable import ResumableRelay
 from dynctl.frontend.retry import Reason
 from dynctl.frontend.routing import Worker
 from dynctl.frontend.watch import Kv, Timeouts, Watch
 from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Gatherer
 from dynctl.http.message import Headers
+
+_LIST_S = 5.0
 
 
 class _PrefillReply(msgspec.Struct):
@@ -43,10 +46,21 @@ class Handover:
 
 
 class LegFailed(Exception):
-    """A leg brought no usable answer: `status` and `body` (in OpenAI's shape) when the engine did answer."""
+    """A leg brought no usable answer: `status` and `body` (in OpenAI's shape) when the engine did answer.
+
+    `begun`: a part of its answer has gone to the client, and another worker may go on from there.
+    """
 
     def __init__(
-        self, leg: str, worker: Worker, message: str, reason: Reason, status: int | None = None, body: bytes = b""
+        self,
+        leg: str,
+        worker: Worker,
+        message: str,
+        reason: Reason,
+        status: int | None = None,
+        body: bytes = b"",
+        *,
+        begun: bool = False,
     ) -> None:
         super().__init__(f"the {leg} leg on {worker.id} failed: {message}")
         self.leg = leg
@@ -54,6 +68,7 @@ class LegFailed(Exception):
         self.reason: Reason = reason
         self.status = status
         self.body = body
+        self.begun = begun
 
 
 class Legs:
@@ -84,7 +99,7 @@ class Legs:
         gatherer = Gatherer(asyncio.get_running_loop().create_future())
         job.spans.prefill_sent = self._clock()
         job.prefill = worker.id
-        call = self._client.send(worker.origin, "POST", job.request.target, headers, body, gatherer)
+        call = self._client.send(worker.origin, "POST", job.target, headers, body, gatherer)
         watched = self._watch.add(worker.id, call, self._timeouts.prefill_s, directed=job.directed)
         try:
             reply = await gatherer.done
@@ -97,6 +112,23 @@ class Legs:
             body = engine_error(reply.status, reply.body, f"the prefill leg on {worker.id}")
             raise LegFailed("prefill", worker, f"it answered {reply.status}", "engine_error", reply.status, body)
         return reply.body
+
+    async def models(self, worker: Worker, job: Job) -> bytes:
+        """The worker's list of models; nothing where it gives none."""
+        gatherer = Gatherer(asyncio.get_running_loop().create_future())
+        call = self._client.send(worker.origin, "GET", b"/v1/models", self._engine_headers, b"", gatherer)
+        watched = self._watch.add(worker.id, call, _LIST_S)
+        try:
+            return (await gatherer.done).body
+        except ClientError:
+            return b""
+        finally:
+            self._watch.drop(watched)
+            call.abort()
+
+    def carried_on(self, job: Job) -> None:
+        """Another worker goes on with the job's stream."""
+        job.carried_on(self._clock())
 
     def params(self, worker: Worker, job: Job, reply: bytes) -> bytes | None:
         """What leg two is to be told; None when nothing was kept. Raises LegFailed for a reply that is not JSON."""
@@ -115,20 +147,27 @@ class Legs:
         hold: bool = False,
         resend: bool = False,
     ) -> None:
-        """The leg that answers the client. Raises LegFailed while nothing has been sent to the client.
+        """The leg that answers the client. Raises LegFailed while nothing has been sent to the client, or where another
+        worker can go on from what was sent.
 
         `hold`: for a failure of the engine itself too, where else the client would be told of it. `resend`: the body
         carries no KV parameters, so it may be written again where a pooled connection turns out to be closed.
         """
         request = job.request
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        relay = Relay(job, f"the {leg} leg on {worker.id}", self._clock, done, hold=hold)
+        who = f"the {leg} leg on {worker.id}"
+        if job.transcript is None:
+            relay = Relay(job, who, self._clock, done, hold=hold)
+        else:
+            relay = ResumableRelay(job, who, self._clock, done, job.transcript, hold=hold)
         job.decode = worker.id
+        if job.told is not None:
+            job.resumed.append(worker.id)
         job.spans.sent = self._clock()
         call = self._client.send(
             worker.origin,
             "GET" if request.method == "HEAD" else request.method,
-            request.target,
+            job.target,
             job.leg_headers() + self._engine_headers,
             body,
             relay,
@@ -145,16 +184,18 @@ class Legs:
             if watched.kv_lost and error.kind == "timeout":
                 why = f"its KV cache was to come from {job.prefill}, whose node is lost"
                 raise LegFailed(leg, worker, why, "kv_lost") from None
-            raise LegFailed(leg, worker, error.message, error.kind) from None
+            raise LegFailed(leg, worker, error.message, error.kind, begun=relay.begun) from None
         finally:
             self._watch.drop(watched)
             call.abort()
         if relay.held is not None:
-            raise LegFailed(leg, worker, relay.held.message, "engine_error", relay.held.status, relay.held.body)
+            message, status, told = relay.held
+            raise LegFailed(leg, worker, message, "engine_error", status, told, begun=relay.begun)
 
     def withdraw(self, worker: Worker) -> None:
-        """The worker does not answer: what it has not begun to answer is not waited for any longer."""
+        """The worker does not answer: what can go on elsewhere is not waited for any longer."""
         self._watch.withdraw(worker.id, "the worker stopped answering", directed=False)
+        self._watch.hasten(worker.id, resumable=True)
 
     def lose_kv(self, worker: Worker) -> None:
         """Nothing is heard of its node: what was to get its KV cache from it waits for that no longer."""

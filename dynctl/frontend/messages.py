@@ -33,6 +33,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request; milliseconds by the frontend's monotonic clock, `at` in wall-clock seconds at arrival.
 
     queue + prefill + handover = ttft. ttft is None for requests that were not streamed or failed before any content.
+    `resumed`: the workers that carried a stream on, one after the other, when its `decode` was lost.
     """
 
     id: str
@@ -50,6 +51,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float = 0.0
     error: str | None = None
     directed: bool = False
+    resumed: list[str] = []
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="frontend", tag_field="op"):

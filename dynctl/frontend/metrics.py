@@ -55,6 +55,7 @@ class Metrics:
         self._degraded: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._budget_exhausted = 0
+        self._resumed = 0
         self._ttft: dict[tuple[str, str], Histogram] = {}
         self._window: dict[str, float | None] = {}
         self._registry = CollectorRegistry(auto_describe=False)
@@ -91,6 +92,10 @@ class Metrics:
         """Count a request that was refused instead of being tried again."""
         self._budget_exhausted += 1
 
+    def resumed(self) -> None:
+        """Count a stream that another worker carries on."""
+        self._resumed += 1
+
     def window(self, figures: dict[str, float | None]) -> None:
         """Take the supervisor's latest windowed figures."""
         self._window = figures
@@ -121,6 +126,11 @@ class Metrics:
             "dynctl_retry_budget_exhausted",
             "Requests refused because too many were being tried again",
             value=self._budget_exhausted,
+        )
+        yield CounterMetricFamily(
+            "dynctl_resumed_streams",
+            "Streams that another worker carried on",
+            value=self._resumed,
         )
 
     def _collect_ttft(self) -> Iterable[Metric]:

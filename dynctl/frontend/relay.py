@@ -75,6 +75,11 @@ class Relay:
             self._passage.moved = value
 
     @property
+    def resumable(self) -> bool:
+        """Whether another worker could carry the answer on although it has begun."""
+        return False
+
+    @property
     def held_up(self) -> bool:
         """Whether the client has not read what was sent to it so far."""
         return not self._job.responder.writable

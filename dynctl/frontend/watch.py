@@ -39,6 +39,10 @@ class Moving(Protocol):
     moved: bool
 
     @property
+    def resumable(self) -> bool:
+        """Whether another worker could carry it on."""
+
+    @property
     def held_up(self) -> bool:
         """Whether it is the client that keeps the answer from moving."""
 
@@ -134,9 +138,12 @@ class Watch:
             if (directed or not watched.directed) and (watched.answer is None or not watched.answer.begun):
                 watched.call.fail(ClientError("withdrawn", why))
 
-    def hasten(self, worker: str) -> None:
-        """Answers of that worker that have begun may stand still for a few seconds at most."""
+    def hasten(self, worker: str, *, resumable: bool = False) -> None:
+        """Answers of that worker that have begun may stand still for a few seconds at most; `resumable`: only those
+        that can go on elsewhere."""
         for watched in self._legs.get(worker, ()):
+            if resumable and (watched.answer is None or not watched.answer.resumable):
+                continue
             if watched.stall_s is None or watched.stall_s > _DOWN_GRACE_S:
                 watched.stall_s = watched.limit_s = _DOWN_GRACE_S
                 watched.deadline = self._clock() + _DOWN_GRACE_S

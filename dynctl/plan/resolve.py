@@ -120,6 +120,8 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
     argv += ["--drain-timeout", str(DRAIN_S)]
     if front.routing != "round-robin":
         argv += ["--routing", front.routing]
+    if front.resume:
+        argv.append("--resume")
     argv += _limits(front)
     if front.api_keys_file:
         argv += ["--api-keys-file", str(front.api_keys_file)]

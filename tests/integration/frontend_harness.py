@@ -100,6 +100,7 @@ class Router:
         retries: RetryLimits | None = None,
         limits: Limits | None = None,
         routing: str = "round-robin",
+        resume: bool = False,
     ) -> None:
         self.records: list[RequestRecord] = []
         self.failures: list[BaseException] = []
@@ -113,6 +114,7 @@ class Router:
             handover=handover,
             timeouts=timeouts,
             retries=retries,
+            resume=resume,
             on_record=self.records.append,
         )
         self.server = Server(self.app.handle, limits=limits, error_body=refusal_body, on_exception=self.failures.append)

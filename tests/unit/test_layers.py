@@ -62,7 +62,7 @@ PURE = (
     "dynctl.frontend.messages",
     "dynctl.frontend.retry",
     "dynctl.frontend.prefixes",
-    "dynctl.frontend.routing",
+    *("dynctl.frontend.resume", "dynctl.frontend.routing", "dynctl.frontend.transcript"),
     "dynctl.frontend.spans",
     "dynctl.frontend.sse",
     "dynctl.bench",
