@@ -30,7 +30,8 @@ class Fault:
     notice_periods: int | None = None
     """As notice_ms, in canary periods."""
     from_end: bool = False
-    """It may take its time to end: noticed in time counts from then on, not from the signal."""
+    """It takes its time to end (a large process even by SIGKILL): noticed in time counts from then on, not from the
+    signal."""
     end: End = "heals"
     real: bool = False
     """Also done to real engines."""

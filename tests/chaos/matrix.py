@@ -31,7 +31,7 @@ def _signals(stop_s: float) -> list[Fault]:
             harm.send(number, target),
             lost,
             notice_ms=DEAD_MS,
-            from_end=number is SIGTERM,
+            from_end=True,
             real=True,
         )
         for target, lost in MEMBERS

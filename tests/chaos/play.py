@@ -49,7 +49,7 @@ def _notice(world: World, fault: Fault, seen: Seen, since: float) -> None:
         return
     noticed = world.noticed_at(fault.target, since) or since
     if fault.from_end and world.died_at and world.died_at < noticed:
-        seen.note, since = f"ended after {world.died_at - since:.1f} s", world.died_at
+        seen.note, since = f"as expected; it took {(world.died_at - since) * 1000:.0f} ms to end", world.died_at
     seen.detection_ms = round((noticed - since) * 1000, 1)
     if seen.detection_ms > limit_ms:
         seen.problems.append(f"{LATE} {seen.detection_ms:g} ms")
