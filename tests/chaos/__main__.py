@@ -30,6 +30,7 @@ from tests.integration.run_harness import Home
 DEADLINE_S = {"fake": 20.0, "vllm": 120.0}
 UP_S = 12.0
 """Longer than `up` of the fake engines takes."""
+REAL_UP_S = 60.0
 
 
 def main() -> int:
@@ -58,6 +59,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--random", type=int, default=10, metavar="N", help="random pairs of faults")
     parser.add_argument(
         "--kills", type=int, default=10, metavar="N", help="random moments of `up` for each SIGKILL row"
+    )
+    parser.add_argument(
+        "--within", type=float, default=3600.0, metavar="SECONDS", help="no further SIGKILL of `up` after so long"
     )
     parser.add_argument("--stop", type=float, default=30.0, metavar="SECONDS", help="how long SIGSTOP lasts")
     parser.add_argument("--only", default="", metavar="TEXT[|TEXT]", help="rows whose name has one of these in it")
@@ -100,7 +104,7 @@ def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
         if options.kills and any(each in f"{whom} SIGKILL in `up`" for each in wanted):
             with world() as there:
                 chance = random.Random(f"{options.seed} {whom}")
-                yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else 60.0)
+                yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else REAL_UP_S, options.within)
 
 
 def _until_broken(world: World, pending: list[Fault]) -> Iterator[Seen]:

@@ -78,12 +78,19 @@ def play_start(world: World, start: Start) -> Seen:
     return seen
 
 
-def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longest_s: float) -> Seen:
-    """`up` or its supervisor, or both, killed at random moments; `down --orphans` leaves nothing. Each time anew."""
-    seen = Seen(f"{whom} SIGKILL in `up`, {times} moments", "nothing left after `down --orphans`")
+def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longest_s: float, within_s: float) -> Seen:
+    """`up` or its supervisor, or both, killed at random moments; `down --orphans` leaves nothing. Each time anew.
+
+    `within_s`: after so long there are no more, and the row says how many there were.
+    """
+    seen = Seen("", "nothing left after `down --orphans`")
+    end = time.monotonic() + within_s
     seen.orphans = 0
     leftovers, late = Leftovers(world.home, shared_places=not world.fake), 0
     for number in range(times):
+        if time.monotonic() > end:
+            times = number
+            break
         topology = world.home.topology(world.topology())
         command = world.home.start("up", "-d", topology, "--no-preflight", "--no-verify")
         time.sleep(chance.uniform(0.0, longest_s))
@@ -114,6 +121,7 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
         if left_behind := leftovers.left():
             seen.problems.append(f"moment {number}: {', '.join(left_behind[:6])}")
             leftovers = Leftovers(world.home, shared_places=not world.fake)
+    seen.fault = f"{whom} SIGKILL in `up`, {times} moments"
     seen.note = f"0 processes, ports, segments and sockets left; {late} times it was ready before"
     if seen.orphans:
         seen.problems.append(f"{seen.orphans} left")
