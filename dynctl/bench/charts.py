@@ -50,8 +50,9 @@ def forest(rows: Sequence[tuple[str, float, float, float, str]]) -> str:
     """Ratios with intervals on a log scale: name, ratio, low, high, and the verdict as the class."""
     if not rows:
         return _empty()
-    low = min(0.9, *(row[2] for row in rows)) * 0.95
-    high = max(1.1, *(row[3] for row in rows)) * 1.05
+    ratios = [row[1] for row in rows]  # an interval that is far wider than all ratios is cut, or it hides the others
+    low = max(min(0.9, *(row[2] for row in rows)), min(0.25, *ratios) * 0.8) * 0.95
+    high = min(max(1.1, *(row[3] for row in rows)), max(4.0, *ratios) * 1.25) * 1.05
     height = 24 * len(rows) + BOTTOM + TOP
     frame = _Frame(math.log10(low), math.log10(high), 0.0, 1.0, height=height, left=130)
     out = [frame.grid_x([math.log10(tick) for tick in _ratio_ticks(low, high)], lambda x: f"{10**x:.2g}×")]
@@ -59,7 +60,7 @@ def forest(rows: Sequence[tuple[str, float, float, float, str]]) -> str:
     out.append(f'<line class="one" x1="{one:.1f}" x2="{one:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
     for number, (name, ratio, lowest, highest, mark) in enumerate(rows):
         y = TOP + 24 * number + 12
-        a, b, at = (frame.x(math.log10(value)) for value in (lowest, highest, ratio))
+        a, b, at = (frame.x(math.log10(min(high, max(low, value)))) for value in (lowest, highest, ratio))
         title = escape(f"{name}: {ratio:.3f} [{lowest:.3f}, {highest:.3f}]")
         out.append(
             f'<g class="{escape(mark)}"><title>{title}</title><line x1="{a:.1f}" x2="{b:.1f}" y1="{y}" y2="{y}"/>'
@@ -151,7 +152,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
 def _ratio_ticks(low: float, high: float) -> list[float]:
     near = (0.8, 0.9, 1.0, 1.1, 1.25)
     wide = (0.1, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 10.0)
-    return [tick for tick in (near if high / low < 1.8 else wide) if low <= tick <= high]
+    far = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+    chosen = near if high / low < 1.8 else wide if high / low < 12 else far
+    return [tick for tick in chosen if low <= tick <= high]
 
 
 def _number(value: float) -> str:

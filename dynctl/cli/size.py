@@ -31,6 +31,10 @@ def size(
     kv_tokens: Annotated[
         float | None, typer.Option("--kv-tokens", min=1, help="KV cache of a decode worker, in tokens.")
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the best split as a topology file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The model of that file.")] = None,
     json_: Json = False,
 ) -> None:
     """Advise how many prefill and decode workers, and tell when disaggregation can't win."""
@@ -49,5 +53,7 @@ def size(
         hit=hit,
         batch=batch,
         kv_tokens=kv_tokens,
+        output=output,
+        model=model,
     )
     raise typer.Exit(answer(asked, as_json=json_))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
 
 from dynctl.bench.saved import Saved
+from dynctl.bench.sized import topology
 from dynctl.bench.sizing import Advice, Demand, advise
 from dynctl.bench.table import wrapped
 from dynctl.cli.bench_options import lengths, slo_ms
 from dynctl.errors import UsageError
+from dynctl.replacing import replace
+from dynctl.topology.load import load_text
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +32,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     hit: float
     batch: float | None = None
     kv_tokens: float | None = None
+    output: Path | None = None
+    model: str | None = None
 
 
 class Known(msgspec.Struct, kw_only=True):
@@ -42,6 +48,8 @@ class Known(msgspec.Struct, kw_only=True):
 
 def answer(asked: Asked, *, as_json: bool) -> int:
     """Prints the advice; UsageError when something that it needs is not known."""
+    if asked.output is not None and not asked.model:
+        raise UsageError("no model for the topology file", where="--output", fix="name it with --model")
     known = _known(asked.from_bench) if asked.from_bench else Known()
     rates = {
         "--prefill-tok-s": asked.prefill_tok_s or known.prefill_tok_s,
@@ -55,27 +63,43 @@ def answer(asked: Asked, *, as_json: bool) -> int:
             f"not known: {', '.join(missing)}", fix="name them, or --from-bench DIR of a disaggregated run"
         )
     limits = slo_ms(asked.slo)
-    advice = advise(
-        Demand(
-            prefill_tok_s=rates["--prefill-tok-s"] or 0.0,
-            decode_tok_s=rates["--decode-tok-s"] or 0.0,
-            isl=rates["--isl"] or 0.0,
-            osl=rates["--osl"] or 0.0,
-            gpus=asked.gpus,
-            prefill_gpus=asked.prefill_gpus,
-            decode_gpus=asked.decode_gpus,
-            ttft_ms=limits.get("ttft_ms"),
-            transfer_ms=known.transfer_ms,
-            hit=asked.hit,
-            batch=asked.batch,
-            kv_tokens=asked.kv_tokens,
-        )
+    demand = Demand(
+        prefill_tok_s=rates["--prefill-tok-s"] or 0.0,
+        decode_tok_s=rates["--decode-tok-s"] or 0.0,
+        isl=rates["--isl"] or 0.0,
+        osl=rates["--osl"] or 0.0,
+        gpus=asked.gpus,
+        prefill_gpus=asked.prefill_gpus,
+        decode_gpus=asked.decode_gpus,
+        ttft_ms=limits.get("ttft_ms"),
+        transfer_ms=known.transfer_ms,
+        hit=asked.hit,
+        batch=asked.batch,
+        kv_tokens=asked.kv_tokens,
     )
+    advice = advise(demand)
+    if asked.output is not None:
+        _write(asked.output, advice, demand, asked.model or "")
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(advice), indent=1).decode())  # noqa: T201
     else:
         _show(advice)
     return 0
+
+
+def _write(path: Path, advice: Advice, demand: Demand, model: str) -> None:
+    """The best split as a topology file, which was read back before; a file that is there stays as it is."""
+    if advice.best is None:
+        raise UsageError("no split to write", where="--output", why=advice.says)
+    content = topology(advice.best, demand, model)
+    load_text(content, path)
+    try:
+        replace(path, content.encode(), fresh=True)
+    except FileExistsError:
+        raise UsageError("there is a file of that name already", where=str(path), fix="name another") from None
+    except OSError as error:
+        raise UsageError(f"can't write {path}", where="--output", why=error.strerror) from error
+    print(f"wrote {path}", file=sys.stderr)  # noqa: T201
 
 
 def _show(advice: Advice) -> None:

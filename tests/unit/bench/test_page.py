@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -64,3 +65,13 @@ def test_charts_of_strange_values(values: list[float]) -> None:
     for picture in pictures:
         assert "nan" not in picture
         assert "inf" not in picture
+
+
+def test_a_wide_interval_does_not_hide_the_others() -> None:
+    """It is cut at the picture's edge, and the numbers below stay apart."""
+    picture = charts.forest([("a", 1.2, 1.1, 1.3, "worse"), ("b", 0.3, 0.0001, 900.0, "same")])
+    at = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="\d+" text-anchor="middle">', picture)]
+    assert len(at) > 2
+    assert min(after - before for before, after in pairwise(at)) > 40
+    assert "900.000" in picture
+    assert max(float(x) for x in re.findall(r'x2="([\d.]+)"', picture)) <= charts.WIDTH
