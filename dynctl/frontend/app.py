@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -27,8 +28,10 @@ from dynctl.http.responder import Responder
 GENERATION = frozenset({"/v1/completions", "/v1/chat/completions"})
 BARE_PATHS = frozenset({"/tokenize", "/detokenize", "/score", "/rerank", "/pooling", "/classify", "/version"})
 """What vLLM serves besides /v1 and what clients need."""
-_OWN_PATHS = frozenset({"/health", "/live", "/metrics"})
+_OWN_PATHS = frozenset({"/health", "/live", "/metrics", "/dynctl/requests"})
 """`/health` says whether requests can be served, `/live` only that this process runs."""
+_MAX_RECENT = 500
+"""Requests that `/dynctl/requests` tells of."""
 _LABELS = GENERATION | BARE_PATHS | {"/v1/models", "/v1/embeddings", "/v1/responses", "/v1/messages"}
 _ALLOW = (b"allow", b"GET, HEAD, POST, OPTIONS")
 
@@ -55,6 +58,7 @@ class App:
         self.workers = workers
         self.metrics = Metrics(workers)
         self.busy = Busy()
+        self._recent: deque[RequestRecord] = deque(maxlen=_MAX_RECENT)
         self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
         self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries), resume=resume)
         self._keys = keys
@@ -96,10 +100,22 @@ class App:
             responder.simple(200, [(b"content-type", CONTENT_TYPE)], self.metrics.text())
         elif request.path == "/live":
             responder.simple(200, [JSON], b'{"status":"alive"}')
+        elif request.path == "/dynctl/requests":
+            self._tell_requests(request, responder)
         else:
             health = self.workers.health()
             document = {**msgspec.to_builtins(health), "workers": self.workers.counts()}
             responder.simple(503 if health.status == "down" else 200, [JSON], msgspec.json.encode(document))
+
+    def _tell_requests(self, request: Request, responder: Responder) -> None:
+        """The last requests with their splits, the latest first: for those who may send requests."""
+        try:
+            check_key(request, self._keys)
+        except Failure as failure:
+            responder.simple(failure.status, [JSON, *failure.headers], failure.body)
+            return
+        document = {"schema": 1, "requests": list(reversed(self._recent))}
+        responder.simple(200, [JSON], msgspec.json.encode(document))
 
     async def _proxied(self, request: Request, responder: Responder) -> None:
         job = Job(request, responder, self._wall(), self._planned_mode())
@@ -126,6 +142,7 @@ class App:
             self.busy.remove(job)
             record = job.record(self._clock())
             self.metrics.finished(record, request.path if request.path in _LABELS else "other")
+            self._recent.append(record)
             self._on_record(record)
 
     async def _serve(self, job: Job) -> None:
