@@ -112,7 +112,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `env` holds only what dynctl sets; the rest is inherited from whoever started the run. `ucx` says that the process
     writes UCX's protocol choices among its own log lines. `vital`: beginnings of the titles of child processes without
-    which it can't serve, whatever its server says. `leader`: the process that this one is a part of, where a worker
+    which it can't serve, whatever its server says. `sockets_variable`: tells it a directory for unix sockets of its
+    own. `leader`: the process that this one is a part of, where a worker
     spans several nodes: it serves through that one, and has no probes of its own.
     """
 
@@ -138,3 +139,4 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 20.0
     ucx: bool = False
     vital: tuple[str, ...] = ()
+    sockets_variable: str | None = None

@@ -129,6 +129,7 @@ class Vllm:
             restart=Restart(max=spec.restart.max, backoff_s=spec.restart.backoff_s, cap_s=spec.restart.cap_s),
             ucx=seat.role != "worker",
             vital=VITAL,
+            sockets_variable="VLLM_RPC_BASE_PATH",
         )
 
 

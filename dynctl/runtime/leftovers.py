@@ -13,7 +13,8 @@ import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
-from dynctl.runtime import cgroups, nothing_left, ownership, shared_memory, spawned
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, shared_memory, spawned
+from dynctl.store import paths
 from dynctl.store.run import RunStore
 
 SWEEP_GRACE_S = 5.0
@@ -68,6 +69,8 @@ class Leftovers:
         alive = ownership.end_all(self.processes, grace_s=0.0)
         held = [] if alive else nothing_left.remains(self._seen, self._ports(), segments, groups)
         survivors = (*(ownership.describe(process) for process in alive), *held)
+        if not alive:
+            ipc.remove(self._run_id, self._runtime_dirs())
         if not survivors:
             self._store.ended()
         return Reclaimed(len(found), len(segments), tuple(survivors))
@@ -96,6 +99,13 @@ class Leftovers:
     def _groups(self) -> list[Path]:
         noted = {Path(one.cgroup) for one in spawned.read(self._store.dir, self._run_id) if one.cgroup}
         return sorted(cgroups.of_run(self._run_id, self._seen) | {group for group in noted if group.is_dir()})
+
+    def _runtime_dirs(self) -> set[Path]:
+        """This environment's and the run's: another terminal may have another TMPDIR."""
+        found = {paths.runtime_dir()}
+        with contextlib.suppress(RunStateError):
+            found.add(Path(self._store.record().socket).parent)
+        return found
 
     def _ports(self) -> set[int]:
         with contextlib.suppress(RunStateError):

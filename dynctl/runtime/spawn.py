@@ -12,7 +12,7 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.environ import PROCESS_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE, engine_environment
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
-from dynctl.runtime import cgroups, spawned
+from dynctl.runtime import cgroups, ipc, spawned
 
 
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -26,13 +26,15 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
     before = os.sched_getaffinity(0)
     if spec.cpus and not before.issuperset(parse_cpu_list(spec.cpus)):
         raise HostError(f"this process may not use the cores {spec.cpus}", where=f"process {spec.id}")
+    chosen = spec.sockets_variable in spec.env
+    sockets = {} if chosen else ipc.variables(spec.sockets_variable, run_id)
     descriptor = _open_log(log)
     try:
         if spec.cpus:
             os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
         popen = subprocess.Popen(
             spec.argv,
-            env={**environment(spec, run_id, os.environ), RUN_DIR_VARIABLE: str(directory)},
+            env={**environment(spec, run_id, os.environ), RUN_DIR_VARIABLE: str(directory), **sockets},
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=descriptor,

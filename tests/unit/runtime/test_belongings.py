@@ -16,7 +16,7 @@ import pytest
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.environ import RUN_DIR_VARIABLE, RUN_ID_VARIABLE, SUPERVISES_VARIABLE
-from dynctl.runtime import cgroups, ownership, spawned
+from dynctl.runtime import cgroups, ipc, ownership, spawned
 from dynctl.runtime.leftovers import Leftovers
 from dynctl.runtime.orphans import elsewhere, orphans
 from dynctl.runtime.spawn import spawn
@@ -152,3 +152,24 @@ def test_a_process_that_leaves_session_parent_and_environment_is_found() -> None
     assert done.survivors == ()
     assert not ownership.processes_of(run_id)
     assert not cgroups.of_run(run_id)
+
+
+def test_an_engines_own_sockets_go_with_its_run() -> None:
+    store = RunStore("r")
+    paths.private_dir(store.dir)
+    run_id, script = uuid.uuid4().hex, "import os, time; open(os.environ['SOCKETS'] + '/one', 'w'); time.sleep(60)"
+    spec = ProcessSpec(id="w", role="worker", argv=(sys.executable, "-c", script), sockets_variable="SOCKETS")
+    other = ipc.directory("another")
+    paths.private_dir(other)
+    process = spawn(spec, run_id, store.dir / "w.log", store.dir)
+    until((ipc.directory(run_id) / "one").exists)
+    process.kill()
+    process.wait()
+    assert Leftovers(run_id, store).end(0.0).survivors == ()
+    assert not ipc.directory(run_id).exists()
+    assert other.is_dir(), "what is not the run's stays"
+
+
+def test_a_directory_too_long_for_sockets_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ipc, "NAME_BYTES", paths.SOCKET_PATH_BYTES)
+    assert ipc.variables("SOCKETS", "r") == {}
