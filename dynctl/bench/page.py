@@ -33,7 +33,15 @@ def page(document: Document, arms: Sequence[Arm]) -> str:
     template = page_template("dynctl.bench", "page.html")
     drawn = [arm for arm in arms if arm.rounds][:2]
     split = [
-        (run.layout, {"queue": run.split.queue, "prefill": run.split.prefill, "hand-over": run.split.handover})
+        (
+            run.layout,
+            {
+                "queue": run.split.queue,
+                "prefill": run.split.prefill,
+                "hand-over": run.split.handover,
+                "frontend to client": run.split.frontend_to_client,
+            },
+        )
         for run in document.runs[:2]
         if run.split is not None
     ]
@@ -51,6 +59,10 @@ def page(document: Document, arms: Sequence[Arm]) -> str:
             ("ITL over time", _timeline(drawn, itl_ms)),
         ],
         split=charts.stacked(split) if split else None,
+        parts=[
+            f"{layout}: {', '.join(f'{name} {format_ms(value)}' for name, value in found.items() if value is not None)}"
+            for layout, found in split
+        ],
         command=shlex.join(document.command),
     )
 

@@ -19,7 +19,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 def document(arms: list[Arm], **more: object) -> Document:
-    split = Split(records=8, queue=1, prefill=40, handover=20)
+    split = Split(records=8, queue=1, prefill=40, handover=20, frontend_to_client=0.4)
     runs = [
         ArmResult(layout=a.label, target="u", load="x", split=split, metrics=arm_metrics(a.rounds, {}, 0)) for a in arms
     ]
@@ -36,6 +36,7 @@ def test_a_comparison_is_drawn_and_nothing_is_loaded() -> None:
     assert text.count("<figure>") == 5
     assert not re.search(r"(src|href)=", text)
     assert "TTFT p50" in text
+    assert "agg: queue 1 ms, prefill 40 ms, hand-over 20 ms, frontend to client 0.4 ms" in text
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, _: seen.append(tag)  # type: ignore[method-assign]
