@@ -15,8 +15,12 @@ def frontend(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    api_keys_file: Annotated[Path | None, typer.Option(help="Keys that clients must send, one per line.")] = None,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="Keys that clients must send, one a line; or $DYNCTL_API_KEYS.")
+    ] = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain: https in place of http.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
     routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
     resume: Annotated[
         bool, typer.Option("--resume", help="Carry on a stream on another worker when its worker dies.")
@@ -34,6 +38,7 @@ def frontend(
     """Run the built-in router alone, in front of workers that run already."""
     from dynctl.frontend.command import serve
     from dynctl.frontend.retry import RetryLimits
+    from dynctl.frontend.tls import read_tls
     from dynctl.frontend.watch import Timeouts
 
     raise typer.Exit(
@@ -46,5 +51,6 @@ def frontend(
             retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
             routing=routing,
             resume=resume,
+            tls=read_tls(tls_cert, tls_key),
         )
     )

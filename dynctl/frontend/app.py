@@ -67,6 +67,10 @@ class App:
         self._wall = wall
         self._on_record = on_record
 
+    def take_keys(self, keys: tuple[bytes, ...]) -> None:
+        """Requests from now on need one of these."""
+        self._keys = keys
+
     def take(self, table: WorkerTable) -> None:
         """Follow a new table at once: requests that wait for a worker which can't answer go elsewhere."""
         for worker in self.workers.update(table):

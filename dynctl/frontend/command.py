@@ -9,6 +9,7 @@ import ipaddress
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dynctl.errors import UsageError
@@ -17,13 +18,14 @@ from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.control import ControlLink
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
-from dynctl.frontend.keys import engine_headers, read_keys
+from dynctl.frontend.keys import KEYS_VARIABLE, engine_headers, environment_keys, read_keys
 from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
 from dynctl.frontend.retry import RetryLimits
 from dynctl.frontend.routing import POLICIES
+from dynctl.frontend.tls import Tls
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -47,13 +49,15 @@ def serve(
     retries: RetryLimits | None = None,
     routing: str = "round-robin",
     resume: bool = False,
+    tls: Tls | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
     Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
     `allow_public`: with URLs, an address that others can reach needs no API key. `handover`: the seam between the
-    legs, for tests that must see verification fail. `resume`: carry on streams that break off. Raises UsageError for
-    wrong arguments, an unusable file, or a port that is taken.
+    legs, for tests that must see verification fail. `resume`: carry on streams that break off. `tls`: https, and no
+    http. SIGHUP reads keys and certificate anew. Raises UsageError for wrong arguments, an unusable file, or a port
+    that is taken.
     """
     import uvloop
 
@@ -70,15 +74,16 @@ def serve(
         raise UsageError("--worker serves aggregated: it can't be mixed with --prefill and --decode")
     for url in (*prefill, *decode, *worker):
         parse_origin(url)
-    keys = read_keys(api_keys_file)
+    keys = _keys(api_keys_file, control)
     if control is None and not keys and not allow_public and not _loopback(host):
         raise UsageError(
             f"{host} can be reached by others and there is no API key",
-            fix="give --api-keys-file FILE, or a loopback address as --host",
+            fix=f"give --api-keys-file FILE, set {KEYS_VARIABLE}, or give a loopback address as --host",
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
     frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume)
+    frontend.renews(lambda: _keys(api_keys_file, control), tls)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
     return 0
@@ -119,8 +124,26 @@ class Frontend:
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)
         self._link: ControlLink | None = None
+        self._read_keys: Callable[[], tuple[bytes, ...]] = lambda: keys
+        self._tls: Tls | None = None
         self._server = Server(self._app.handle, error_body=refusal_body)
         self._said = ""
+
+    def renews(self, read_keys: Callable[[], tuple[bytes, ...]], tls: Tls | None) -> None:
+        """What SIGHUP reads anew; `tls` is what it listens with."""
+        self._read_keys = read_keys
+        self._tls = tls
+
+    def _renew(self) -> None:
+        """Take keys and certificate as they are now; what can't be used is said, and the old goes on."""
+        try:
+            self._app.take_keys(self._read_keys())
+            if self._tls is not None:
+                self._tls.reload()
+        except UsageError as error:
+            log(f"frontend goes on with what it has: {'; '.join(error.lines())}")
+        else:
+            log("frontend: keys and certificate read anew")
 
     async def run(self, drain_timeout_s: float) -> None:
         """Serve until a signal, then drain."""
@@ -128,9 +151,10 @@ class Frontend:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._renew)
         feeder = await self._start_feeder()
-        await self._server.listen(self._sock)
-        log(f"frontend listening on {_url(self._sock)}")
+        await self._server.listen(self._sock, self._tls.context if self._tls else None)
+        log(f"frontend listening on {_url(self._sock, 'https' if self._tls else 'http')}")
         await stop.wait()
         log(f"frontend stopping: {self._app.metrics.in_flight} requests under way")
         stop.clear()
@@ -239,6 +263,11 @@ def _holder(port: int) -> str | None:
     return None
 
 
-def _url(sock: socket.socket) -> str:
+def _url(sock: socket.socket, scheme: str) -> str:
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _keys(path: Path | None, control: Path | None) -> tuple[bytes, ...]:
+    """Of the file and, where no topology says what is needed, of the environment. Raises UsageError."""
+    return read_keys(path) + (environment_keys() if control is None else ())

@@ -11,6 +11,7 @@ from dynctl.frontend.errors import Failure
 from dynctl.http.message import Headers, Request
 
 ENGINE_KEY_VARIABLE = "DYNCTL_ENGINE_KEY_FILE"
+KEYS_VARIABLE = "DYNCTL_API_KEYS"
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:
@@ -26,6 +27,11 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     if not keys:
         raise UsageError("the API keys file holds no key", where=str(path), fix="write one key per line")
     return keys
+
+
+def environment_keys() -> tuple[bytes, ...]:
+    """The keys in DYNCTL_API_KEYS, parted by commas or white space."""
+    return tuple(key.encode() for key in os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split())
 
 
 def engine_headers() -> Headers:

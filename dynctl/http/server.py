@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 import traceback
@@ -59,10 +60,10 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Accept connections on a bound socket (several calls: several sockets)."""
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on a bound socket (several calls: several sockets), over TLS where that is given."""
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(lambda: Connection(self, loop), sock=sock, backlog=_BACKLOG)
+        listener = await loop.create_server(lambda: Connection(self, loop), sock=sock, backlog=_BACKLOG, ssl=tls)
         self._listeners.append(listener)
 
     @property

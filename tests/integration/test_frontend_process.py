@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
+import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +37,7 @@ from dynctl.frontend.messages import (
 )
 from dynctl.frontend.metrics import Metrics
 from dynctl.frontend.outbox import Outbox
+from dynctl.frontend.tls import read_tls
 from dynctl.frontend.workers import Workers
 
 DONE = b"data: [DONE]\n\n"
@@ -41,12 +45,14 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from dynctl.frontend.command import serve
+from dynctl.frontend.tls import read_tls
 from dynctl.errors import DynctlError
 a = json.loads(sys.argv[1])
 paths = {k: Path(a[k]) if a.get(k) else None for k in ("control", "api_keys_file")}
 try:
     sys.exit(serve("127.0.0.1", a["port"], a.get("prefill", []), a.get("decode", []), a.get("worker", []),
-                   paths["control"], paths["api_keys_file"], a.get("drain_timeout_s", 20.0)))
+                   paths["control"], paths["api_keys_file"], a.get("drain_timeout_s", 20.0),
+                   tls=read_tls(*map(Path, a["tls"])) if a.get("tls") else None))
 except DynctlError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
     sys.exit(error.exit_code)
@@ -66,7 +72,7 @@ class Process:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             self.lines.append(line.decode().rstrip())
-            if found := re.match(r"frontend listening on (http://\S+)", self.lines[-1]):
+            if found := re.match(r"frontend listening on (https?://\S+)", self.lines[-1]):
                 self.url = found[1]
 
     def said(self, text: str) -> bool:
@@ -384,3 +390,61 @@ def test_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         serve(**{**given, "control": None, "api_keys_file": None, **wrong})
     assert caught.value.exit_code == 2
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*argv, "-out", str(cert), "-keyout", str(key)], check=True, capture_output=True)
+    return cert, key
+
+
+async def test_tls_and_keys_read_anew_on_sighup(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, "one")
+    keys = tmp_path / "keys"
+    keys.write_text("old-key\n")
+    async with StubEngine(reply("{}")) as engine:
+        options = {"worker": [engine.url], "api_keys_file": str(keys), "tls": [str(cert), str(key)]}
+        async with frontend(**options) as process:
+            assert process.url.startswith("https://")
+
+            async def status(name: str) -> int:
+                trusted = ssl.create_default_context(cafile=str(cert))
+                async with httpx.AsyncClient(verify=trusted, timeout=30.0, trust_env=False) as http:
+                    headers = {"authorization": f"Bearer {name}"}
+                    return (await http.post(process.url + "/v1/completions", content=BODY, headers=headers)).status_code
+
+            assert [await status("old-key"), await status("new-key")] == [200, 401]
+            certificate(tmp_path, "two")
+            keys.write_text("new-key\n")
+            process.process.send_signal(signal.SIGHUP)
+            await until(lambda: process.said("read anew"))
+            assert [await status("old-key"), await status("new-key")] == [401, 200]
+            keys.write_text("")
+            process.process.send_signal(signal.SIGHUP)
+            await until(lambda: process.said("goes on with what it has"))
+            assert await status("new-key") == 200
+
+
+async def test_keys_from_the_environment() -> None:
+    async with (
+        StubEngine(reply("{}")) as engine,
+        frontend(env={"DYNCTL_API_KEYS": "one, two"}, worker=[engine.url]) as process,
+    ):
+        given = [{"authorization": f"Bearer {key}"} for key in ("one", "two", "three")]
+        assert [(await process.ask(headers)).status_code for headers in given] == [200, 200, 401]
+
+
+@pytest.mark.parametrize("broken", ["no key", "other key", "not PEM"])
+def test_a_certificate_that_can_not_be_used_is_said(tmp_path: Path, broken: str) -> None:
+    cert, key = certificate(tmp_path, "one")
+    if broken == "other key":
+        shutil.copy(cert, tmp_path / "kept.pem")
+        certificate(tmp_path, "two")
+        shutil.move(tmp_path / "kept.pem", cert)
+    elif broken == "not PEM":
+        cert.write_text("nonsense")
+    with pytest.raises(UsageError):
+        read_tls(cert, None if broken == "no key" else key)
