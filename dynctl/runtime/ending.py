@@ -12,7 +12,6 @@ import psutil
 
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, shared_memory
 from dynctl.runtime.managed import Managed
-from dynctl.store import paths
 
 KILL_S = 10.0
 SWEEP_GRACE_S = 5.0
@@ -86,7 +85,7 @@ class Ending:
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)
         if survivors:
             return [ownership.describe(process) for process in survivors]
-        ipc.remove(self._run_id, {paths.runtime_dir()})
+        ipc.remove(self._run_id)
         ports = {port for process in self._processes for port in process.spec.ports.values()}
         return nothing_left.remains(self._seen, ports, self._segments, groups)
 

@@ -6,8 +6,10 @@ killed hard leaves them behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from dynctl.errors import HostError
@@ -36,7 +38,9 @@ def variables(name: str | None, run_id: str) -> dict[str, str]:
     return {name: str(path)}
 
 
-def remove(run_id: str, bases: set[Path]) -> None:
-    """Removes those of a run whose processes have ended."""
+def remove(run_id: str, bases: Iterable[Path] = ()) -> None:
+    """Removes those of a run whose processes have ended, below these and this environment's own. Never fails."""
+    with contextlib.suppress(HostError):  # the temporary directory is gone: so are they
+        shutil.rmtree(directory(run_id), ignore_errors=True)
     for base in bases:
         shutil.rmtree(directory(run_id, base), ignore_errors=True)

@@ -14,7 +14,6 @@ import psutil
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, shared_memory, spawned
-from dynctl.store import paths
 from dynctl.store.run import RunStore
 
 SWEEP_GRACE_S = 5.0
@@ -101,8 +100,8 @@ class Leftovers:
         return sorted(cgroups.of_run(self._run_id, self._seen) | {group for group in noted if group.is_dir()})
 
     def _runtime_dirs(self) -> set[Path]:
-        """This environment's and the run's: another terminal may have another TMPDIR."""
-        found = {paths.runtime_dir()}
+        """The run's: another terminal may have another TMPDIR."""
+        found: set[Path] = set()
         with contextlib.suppress(RunStateError):
             found.add(Path(self._store.record().socket).parent)
         return found

@@ -16,6 +16,7 @@ import pytest
 
 from dynctl.engines.spec import ProcessSpec
 from dynctl.environ import RUN_DIR_VARIABLE, RUN_ID_VARIABLE, SUPERVISES_VARIABLE
+from dynctl.errors import HostError
 from dynctl.runtime import cgroups, ipc, ownership, spawned
 from dynctl.runtime.leftovers import Leftovers
 from dynctl.runtime.orphans import elsewhere, orphans
@@ -173,3 +174,11 @@ def test_an_engines_own_sockets_go_with_its_run() -> None:
 def test_a_directory_too_long_for_sockets_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ipc, "NAME_BYTES", paths.SOCKET_PATH_BYTES)
     assert ipc.variables("SOCKETS", "r") == {}
+
+
+def test_a_lost_temporary_directory_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> Path:
+        raise HostError("can't make it")
+
+    monkeypatch.setattr(paths, "runtime_dir", gone)
+    ipc.remove("r")
