@@ -14,6 +14,7 @@ import pytest
 from dynctl.engines.environment import default_python
 from dynctl.engines.tiny import ensure_tiny_model
 from tests.e2e.deployment import Deployment, deployed
+from tests.e2e.site import PROMPTS, complete
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,15 @@ def cpu_1p1d(engine_python: str) -> Iterator[Deployment]:
     """One prefill and one decode worker, ready and verified: started once for all tests that only use it."""
     with short_directory() as path, deployed("cpu-1p1d", path, engine_python) as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="session")
+def one_node(engine_python: str) -> dict[str, str]:
+    """What one worker on one node, without any hand-over, answers to each prompt."""
+    with (
+        short_directory() as directory,
+        deployed("cpu-agg", directory, engine_python) as alone,
+    ):
+        answers = [complete(prompt, url=alone.url) for prompt in PROMPTS]
+    assert [answer.status for answer in answers] == [200] * len(PROMPTS)
+    return {answer.prompt: answer.text for answer in answers}

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import yaml
 
+from dynctl.store.paths import cache_root
 from tests.e2e.hosts import Host, hosts
 from tests.integration.command import Command, Result, T, until
 
@@ -21,6 +22,7 @@ START_S = 300.0
 """How long real engines may take to be ready, or to be ready again, on a busy machine."""
 URL = "http://127.0.0.1:8000"
 """The frontend's, on its own host."""
+PROMPTS = [f"{number} lanterns in the harbour, and what the willow said of them " * 6 for number in range(8)]
 NOT_INHERITED = ("UCX_", "NIXL_", "VLLM_", "DYNCTL_", "XDG_RUNTIME", "XDG_STATE")
 
 
@@ -40,7 +42,14 @@ class Site:
     def __init__(self, machines: dict[str, Host], roles: T, front: str, directory: Path, python: str) -> None:
         self.machines, self.front, self.directory, self.name = machines, front, directory, "site"
         kept = {key: value for key, value in os.environ.items() if not key.startswith(NOT_INHERITED)}
-        self._env = {**kept, "DYNCTL_ENGINE_PYTHON": python, "NO_COLOR": "1"}
+        # ranks compile C++ for minutes on their first request, once for all hosts where they share this directory
+        compiled = cache_root() / "tests" / "inductor"
+        self._env = {
+            **kept,
+            "DYNCTL_ENGINE_PYTHON": python,
+            "NO_COLOR": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(compiled),
+        }
         secret = directory / "secret"
         secret.touch(mode=0o600)
         secret.write_text("a secret that all hosts of a test share")

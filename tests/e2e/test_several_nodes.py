@@ -13,9 +13,8 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import short_directory
-from tests.e2e.deployment import deployed
 from tests.e2e.hosts import reason_to_skip
-from tests.e2e.site import START_S, Site, complete, site
+from tests.e2e.site import PROMPTS, START_S, Site, site
 from tests.integration.command import T, until
 
 REASON = reason_to_skip()
@@ -25,19 +24,6 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=REASON or ""),
 ]
 CUT_S = 20.0
-PROMPTS = [f"{number} lanterns in the harbour, and what the willow said of them " * 6 for number in range(8)]
-
-
-@pytest.fixture(scope="module")
-def one_node(engine_python: str) -> dict[str, str]:
-    """What one worker on one node, without any hand-over, answers to each prompt."""
-    with (
-        short_directory() as directory,
-        deployed("cpu-agg", directory, engine_python) as alone,
-    ):
-        answers = [complete(prompt, url=alone.url) for prompt in PROMPTS]
-    assert [answer.status for answer in answers] == [200] * len(PROMPTS)
-    return {answer.prompt: answer.text for answer in answers}
 
 
 @pytest.fixture(scope="module")
