@@ -72,9 +72,10 @@ check: setup ## ruff, mypy --strict and the unit tests: seconds
 	@$(VENV)/bin/mypy --no-error-summary
 	@$(VENV)/bin/pytest -q tests/unit -n auto
 
-bench: setup engine ## time to plan; the frontend against vllm-router; a supervisor's cost with 64 workers; start-up time against engines by hand
+bench: setup engine ## time to plan; the frontend and bench's loader against their peers; a supervisor with 64 workers; start-up time
 	@$(VENV)/bin/python scripts/bench_plan.py
 	@$(VENV)/bin/python scripts/bench_frontend.py --repeats 2
+	@$(VENV)/bin/python scripts/bench_loader.py --streams 16,64,200 --requests 8 --repeat 3
 	@$(VENV)/bin/python scripts/bench_supervisor.py
 	@$(VENV)/bin/python scripts/bench_startup.py
 

@@ -1,6 +1,6 @@
 // A mock of a streaming LLM server whose send times are known: each answer follows an absolute schedule from the moment
 // its request came in (the kernel's stamp: that this server was busy hides nothing), and the log says when each first and
-// last token was really written (CLOCK_MONOTONIC, ns).
+// last token was really written (CLOCK_MONOTONIC, ns). A chat answer begins with its role at once, a completion has none.
 // usage: mock_stream PORT LOG FIRST_MS GAP_MS TOKENS     ends on SIGTERM or SIGINT; prints "ready" when it listens
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum { MAX = 4096, ROOM = 1 << 16, LOGGED = 1 << 21 };
-struct conn { int fd, used, next, active; long long start; char *in; char id[96]; };
+struct conn { int fd, used, next, active, chat; long long start; char *in; };
 struct row { char id[96]; long long received, first, last; };
 static struct conn conns[MAX];
 static struct row *rows;
@@ -91,9 +91,10 @@ static void step(int c) {
   if (k == 0) {
     say(c, "data: {\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n", 1);
   } else {
-    sprintf(text, "data: {\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1764000000,\"model\":\"mock\","
-                  "\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word%d\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n", k);
-    say(c, text, 0);
+    sprintf(text, "data: {\"id\":\"cmpl-0123456789abcdef\",\"object\":\"%s\",\"created\":1764000000,\"model\":\"mock\","
+                  "\"choices\":[{\"index\":0,%s\" word%d\"%s,\"logprobs\":null,\"finish_reason\":null}]}\n\n",
+            conns[c].chat ? "chat.completion.chunk" : "text_completion", conns[c].chat ? "\"delta\":{\"content\":" : "\"text\":", k, conns[c].chat ? "}" : "");
+    say(c, text, k == 1 && !conns[c].chat);
     if (k == 1) row->first = now();
     if (k == tokens) row->last = now();
   }
@@ -118,7 +119,8 @@ static void take(int c) {
   char *body = strstr(it->in, "\r\n\r\n"), *length = strcasestr(it->in, "\r\ncontent-length:"), *id = strcasestr(it->in, "\r\nx-request-id:");
   if (!body || it->used < body + 4 - it->in + (length ? atoi(length + 17) : 0)) return;
   it->start = came;
-  it->next = 0;
+  it->chat = strstr(it->in, "/chat/") != 0 && strstr(it->in, "/chat/") < strchr(it->in, '\r');
+  it->next = !it->chat;
   it->active = 1;
   it->used = 0;
   row_of[c] = row_count < LOGGED - 1 ? row_count++ : row_count;
