@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from dynctl.bench.holder import Held, Order
 from dynctl.bench.target import Target, by_run
 from dynctl.errors import RuntimeFailure, UsageError
 from dynctl.store.run import RunStore, is_supervised
 from dynctl.topology.schema import Topology
 
-LOOK_S = 0.1
+DOWN_S = "5"
 SUFFIX = "-bench"
 LONGEST_NAME = 40
 
@@ -69,9 +67,14 @@ def up(
             f"a run `{what.name}` is there already", why="another bench may be at it", fix=f"`dynctl down {what.name}`"
         )
     sets = ["--set", f"name={what.name}", "--set", f"frontend.port={_free_port()}"]
+    order = Order(
+        up=[*command, "up", "-d", what.file, *sets, "--no-verify"],
+        down=[*command, "down", what.name, "--timeout", DOWN_S],
+    )
+    held = Held(command, order)
     try:
         with aside():
-            code = _until_ended([*command, "up", "-d", what.file, *sets, "--no-verify"], stopped)
+            code = held.came_up(stopped)
         if stopped():
             raise Interrupted
         if code:
@@ -80,35 +83,9 @@ def up(
             raise failure
         yield by_run(RunStore(what.name), headers, what.label)
     finally:
-        down(what, command)
-
-
-def down(what: Layout, command: Sequence[str]) -> None:
-    """Ends it, if it runs. RuntimeFailure when something of it is left."""
-    if not is_supervised(what.name):
-        return
-    argv = [*command, "down", what.name, "--timeout", "5"]
-    ended = subprocess.run(argv, check=False, capture_output=True, text=True, start_new_session=True)
-    if ended.returncode not in (0, 5):
-        raise RuntimeFailure(f"`{what.name}` could not be ended", why=ended.stderr.splitlines()[-3:])
-
-
-def _until_ended(argv: Sequence[str], stopped: Callable[[], bool]) -> int:
-    """Runs a command whose words go to stderr; once stopped it gets one SIGINT, and time to end in order."""
-    process = subprocess.Popen(argv, stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, start_new_session=True)
-    told = False
-    try:
-        while True:
-            try:
-                return process.wait(LOOK_S)
-            except subprocess.TimeoutExpired:
-                if stopped() and not told:
-                    told = True
-                    process.send_signal(signal.SIGINT)
-    finally:
-        if process.poll() is None:  # a second Ctrl-C: losing its starter ends a run that is not ready
-            process.send_signal(signal.SIGINT)
-            process.wait()
+        code, said = held.end()
+        if code:
+            raise RuntimeFailure(f"`{what.name}` could not be ended", why=said.splitlines()[-3:])
 
 
 def _free_port() -> int:

@@ -245,6 +245,14 @@ def load() -> None:
     raise typer.Exit(main())
 
 
+@app.command(name="_hold", hidden=True)
+def hold() -> None:
+    """Holds a run that `bench` brought up, and ends it with it."""
+    from dynctl.bench.holder import main
+
+    raise typer.Exit(main())
+
+
 @app.command(name="_node", hidden=True)
 def node() -> None:
     """A node's side of `up --ssh`."""

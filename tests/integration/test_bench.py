@@ -79,6 +79,16 @@ def test_ctrl_c_keeps_what_there_is_and_leaves_nothing(home: Home, phase: str) -
     home.nothing_left()
 
 
+@pytest.mark.parametrize("phase", ["bringing up", "measuring"])
+def test_sigkill_of_bench_ends_what_it_brought_up(home: Home, phase: str) -> None:
+    """Nobody is left to end the run but the process that holds it."""
+    home.control(token_delay_ms=50, **({"start_delay_s": 20} if phase == "bringing up" else {}))
+    command = home.start("bench", home.topology(), "--isl", "40", "--osl", "6", "--requests", "5000")
+    command.says("round 1/1" if phase == "measuring" else phase)
+    command.process.kill()
+    home.nothing_left()
+
+
 def test_a_target_with_neither_tokenizer_nor_usage(home: Home) -> None:
     """It is measured all the same, chunks are counted, and both are said."""
 
