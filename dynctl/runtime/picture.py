@@ -95,7 +95,7 @@ class Picture:
         """The status document of a run in that state."""
         plan = self._plan
         word = self._others.word() if self._others else None
-        pairs = word.pairs if word else tuple(self._proving.pairs.values())
+        pairs = word.pairs if word else self._proving.proven()
         return RunStatus(
             name=plan.name,
             state=state,
@@ -168,7 +168,7 @@ class Picture:
                 for p in self._processes.values()
                 if p.id not in self._own and p.state == "draining"
             },
-            pairs=tuple(self._proving.pairs.values()),
+            pairs=self._proving.proven(),
             frontend=self._observer.frontend(),
             ttft_ms=self._observer.ttft(),
             verify=self._proving.verification,

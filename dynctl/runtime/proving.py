@@ -52,6 +52,11 @@ class Proving:
         named = {(pair.from_, pair.to) for pair in plan.transport.pairs}
         self.pairs = {pair: proven for pair, proven in self.pairs.items() if pair in named}
 
+    def proven(self) -> tuple[PairStatus, ...]:
+        """What was proven so far, in the plan's order."""
+        named = ((pair.from_, pair.to) for pair in self._plan.transport.pairs)
+        return tuple(self.pairs[ends] for ends in named if ends in self.pairs)
+
     def pairs_of(self, process: str) -> list[PlannedPair]:
         """The pairs that the plan has of that process."""
         return [pair for pair in self._plan.transport.pairs if process in (pair.from_, pair.to)]
