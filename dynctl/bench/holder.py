@@ -15,8 +15,9 @@ from typing import IO, cast
 
 import msgspec
 
+from dynctl.errors import RunStateError
+
 LOOK_S = 0.1
-NOT_RUNNING = 5
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ def main() -> int:
     if code == 0:
         sys.stdin.buffer.read()
     ended = subprocess.run(order.down, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if ended.returncode in (0, NOT_RUNNING):
+    if ended.returncode in (0, RunStateError.exit_code):
         return 0
     _say(ended.stderr)
     return ended.returncode
