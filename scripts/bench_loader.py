@@ -31,12 +31,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import other_tools
+
 from dynctl.bench.crew import Crew
 from dynctl.bench.job import Job, Session, Shot
 from dynctl.bench.sample import ttft_ms
 from dynctl.bench.summary import Round, percentile, rates
-from dynctl.engines.tiny import ensure_tiny_model
-from dynctl.preflight.engine import find_python
 
 FIRST_MS, GAP_MS, TOKENS = 50.0, 5.0, 32
 LIFE_S = (FIRST_MS + (TOKENS - 1) * GAP_MS) / 1000
@@ -44,7 +44,6 @@ PATH = "/v1/completions"
 BODY = json.dumps({"model": "mock", "prompt": "why " * 40, "max_tokens": TOKENS, "stream": True}).encode()
 CLIENT_CORE, SERVER_CORE = 0, 1
 REALTIME = ["chrt", "-f", "10"]
-TOOL_LIMIT_S = 300.0
 P50_LIMIT, P99_LIMIT, RATE_LIMIT = 0.01, 0.10, 0.97
 
 
@@ -127,40 +126,24 @@ def aiohttp(host: Host, streams: int, each: int, folder: Path) -> Figures:
     return _figures(seen, known, found["rate"], streams, found["us_per_chunk"], found["cores"])
 
 
-def vllm(host: Host, streams: int, each: int, folder: Path) -> Figures:
-    """`vllm bench serve` of the engine environment, by its own words."""
-    python = find_python(None, "vllm")
-    tool = [str(Path(python).with_name("vllm")), "bench", "serve", "--backend", "openai", "--dataset-name", "random"]
-    tool += ["--model", "mock", "--tokenizer", str(ensure_tiny_model(python, print)), "--disable-tqdm"]
-    tool += ["--random-input-len", "40", "--random-output-len", str(TOKENS), "--num-prompts", str(streams * each)]
-    tool += ["--max-concurrency", str(streams), "--save-result", "--save-detailed"]
-    tool += ["--result-dir", str(folder), "--result-filename", "vllm.json"]
-    with host.mock(folder / "log") as url:
-        _quietly([*host.on(CLIENT_CORE), *tool, "--base-url", url])
-    found = json.loads((folder / "vllm.json").read_text())
-    seen = [value * 1000 for value in found["ttfts"]]
-    return _figures(seen, list(truth(folder / "log").values()), found["request_throughput"], streams)
+def told(tool: Callable[..., other_tools.Told], cores: tuple[int, ...]) -> Callable[[Host, int, int, Path], Figures]:
+    """A client that is another's tool, on these cores, by its own words."""
 
+    def run(host: Host, streams: int, each: int, folder: Path) -> Figures:
+        with host.mock(folder / "log") as url:
+            load = other_tools.Load(url, "mock", streams, streams * each, isl=40, osl=TOKENS)
+            found = tool(load, folder, host.on(*cores))
+        known = list(truth(folder / "log").values())
+        return _of(found.ttft_p50_ms, found.ttft_p99_ms, known, found.rate, streams)
 
-def aiperf(host: Host, streams: int, each: int, folder: Path) -> Figures:
-    """aiperf, by its own words."""
-    tool = [os.environ.get("AIPERF", "aiperf"), "profile", "--model", "mock", "--tokenizer", "builtin", "--streaming"]
-    tool += ["--endpoint-type", "completions", "--isl", "40", "--osl", str(TOKENS), "--ui", "none"]
-    tool += ["--concurrency", str(streams), "--request-count", str(streams * each)]
-    tool += ["--artifact-dir", str(folder)]
-    with host.mock(folder / "log") as url:
-        _quietly([*host.on(CLIENT_CORE, SERVER_CORE), *tool, "--url", url])
-    found = json.loads(next(folder.rglob("profile_export_aiperf.json")).read_text())
-    ttft = found["time_to_first_token"]
-    known = list(truth(folder / "log").values())
-    return _of(ttft["p50"], ttft["p99"], known, found["request_throughput"]["avg"], streams)
+    return run
 
 
 CLIENTS: dict[str, Callable[[Host, int, int, Path], Figures]] = {
     "dynctl": dynctl,
     "aiohttp": aiohttp,
-    "vllm": vllm,
-    "aiperf": aiperf,
+    "vllm": told(other_tools.vllm, (CLIENT_CORE,)),
+    "aiperf": told(other_tools.aiperf, (CLIENT_CORE, SERVER_CORE)),
 }
 
 
@@ -184,12 +167,6 @@ def _runs(argv: list[str]) -> bool:
         return subprocess.run(argv, check=False, capture_output=True).returncode == 0
     except OSError:
         return False
-
-
-def _quietly(argv: list[str]) -> None:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=TOOL_LIMIT_S)
-    if done.returncode:
-        raise SystemExit(f"{argv}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
 async def plain(url: str, streams: int, each: int) -> None:
