@@ -86,7 +86,8 @@ class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole result. `partial`: it was interrupted, and `interrupted_in` says in which phase."""
+    """A whole result. `partial`: it was interrupted, and `interrupted_in` says in which phase. `itself`: the baseline
+    against itself, where both layouts and that were measured; its ratios are a floor of the comparison's verdicts."""
 
     schema: int = 1
     kind: str = "bench"
@@ -105,6 +106,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[ArmResult, ...] = ()
     baseline: str | None = None
     comparison: dict[str, Verdict] = {}
+    itself: dict[str, Verdict] = {}
     says: tuple[str, ...] = ()
 
 

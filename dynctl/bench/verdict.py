@@ -57,10 +57,12 @@ def compare(
     *,
     slo_ms: Mapping[str, float] | None = None,
     gpus: tuple[int, int] = (1, 1),
+    itself: Mapping[str, Verdict] | None = None,
 ) -> dict[str, Verdict]:
     """Every metric of `layout` against `baseline`: the n-th round of one with the n-th of the other.
 
-    `gpus`: of the baseline and of the layout; throughput is compared per GPU.
+    `gpus`: of the baseline and of the layout; throughput is compared per GPU. `itself`: the baseline against itself
+    (A/A); a ratio no further from 1 than that is no difference shown.
     """
     pairs = list(zip(baseline, layout, strict=False))
     out: dict[str, Verdict] = {}
@@ -74,7 +76,17 @@ def compare(
         if metric == "goodput" and not slo_ms:
             continue
         out[metric] = _throughput(scalars, metric, gpus)
-    return out
+    return {name: _above(found, (itself or {}).get(name)) for name, found in out.items()}
+
+
+def _above(found: Verdict, itself: Verdict | None) -> Verdict:
+    """The verdict, where the ratio is further from 1 than the baseline's against itself."""
+    if found.ratio is None or itself is None or itself.ratio is None:
+        return found
+    seen = abs(math.log(itself.ratio))
+    floor = math.exp(max(seen, math.log(found.floor or 1.0)))
+    word = "no difference shown" if abs(math.log(found.ratio)) <= seen else found.verdict
+    return msgspec.structs.replace(found, floor=floor, verdict=word)
 
 
 def _latency(first: list[list[float]], second: list[list[float]], percent: int, metric: str) -> Verdict:

@@ -57,6 +57,13 @@ def verdict_line(layout: str, baseline: str, comparison: Mapping[str, Verdict]) 
     return f"{layout} against {baseline}: {'; '.join(said) or 'nothing could be compared'}"
 
 
+def itself_line(baseline: str, itself: Mapping[str, Verdict]) -> str:
+    """What noise looks like: the baseline against itself."""
+    shown = [(key, itself[key]) for key in HEADLINE if key in itself]
+    said = [f"{metric_name(key)} {verdict.ratio:.2f}×" for key, verdict in shown if verdict.ratio is not None]
+    return f"{baseline} against itself: {', '.join(said) or 'nothing could be compared'}; no verdict on less than that"
+
+
 def kv_lines(arm: ArmResult) -> Iterator[str]:
     """What the transfer means, where it can be told."""
     kv, split = arm.kv, arm.split

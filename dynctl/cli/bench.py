@@ -12,21 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from dynctl import __version__
 from dynctl.bench import ask, layouts
+from dynctl.bench.conclude import conclude
 from dynctl.bench.crew import Crew
-from dynctl.bench.document import Document, client_health
-from dynctl.bench.environment import environment
+from dynctl.bench.document import Document
 from dynctl.bench.files import write
 from dynctl.bench.layouts import Interrupted, Layout
 from dynctl.bench.measure import Arm, Bench, in_turns
-from dynctl.bench.outcome import arm_result, findings
 from dynctl.bench.progress import BenchProgress
 from dynctl.bench.stop import Stop
 from dynctl.bench.table import text
 from dynctl.bench.target import Target, by_run, by_url
-from dynctl.bench.verdict import compare
-from dynctl.bench.words import kv_lines, verdict_line
 from dynctl.bench.workload import Workload
 from dynctl.cli import bench_options as typed
 from dynctl.cli import choose
@@ -74,8 +70,6 @@ class Campaign:
             found.append(self._derived(found[0], options.compare))
         if len(found) > 2:
             raise UsageError("two layouts are compared", fix="name two")
-        if options.aa and len(found) > 1:
-            raise UsageError("--aa measures one layout against itself", fix="name one")
         return found
 
     def _source(self, name: str) -> Source:
@@ -149,7 +143,7 @@ class Campaign:
                     self._phase(f"bringing up {source.label}", progress)
                     targets.append(stack.enter_context(self._up(source, progress)))
             if self.options.aa:
-                targets.append(targets[0])
+                targets.append(targets[-1])
             self._in_turns(bench, progress, targets)
 
     def _in_turns(self, bench: Bench, progress: BenchProgress, targets: list[Target]) -> None:
@@ -161,9 +155,7 @@ class Campaign:
             self._learn(bench, targets, workload)
             arms = [Arm(target.label, workload) for target in targets]
             if self.options.aa:
-                arms[1] = Arm(
-                    f"{targets[1].label} again", msgspec.structs.replace(workload, nonce=workload.nonce + "b")
-                )
+                arms[-1] = _again(arms[-1])
             self.arms += arms
             self._phase("measuring", progress)
             in_turns(bench, list(zip(arms, targets, strict=True)), range(workload.rounds), self.stop.asked)
@@ -182,12 +174,14 @@ class Campaign:
                     (workload,) = typed.workloads(self.options, model, compared=True)
                     workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
                     self.arms = [Arm(layout.label, workload) for layout in pair]
-                arm = self.arms[which]
-                self._learn(bench, [target], arm.workload)
-                half = (arm.workload.rounds + 1) // 2
-                numbers = range(half) if number < 2 else range(half, arm.workload.rounds)
+                    self.arms += [_again(self.arms[1])] if self.options.aa else []
+                arms = self.arms[1:] if which else self.arms[:1]
+                workload = arms[0].workload
+                self._learn(bench, [target], workload)
+                half = (workload.rounds + 1) // 2
+                numbers = range(half) if number < 2 else range(half, workload.rounds)
                 self._phase(f"measuring {what.label}", progress)
-                in_turns(bench, [(arm, target)], numbers, self.stop.asked, start_up=number // 2)
+                in_turns(bench, [(arm, target) for arm in arms], numbers, self.stop.asked, start_up=number // 2)
             if self.stop.asked():
                 return
 
@@ -217,36 +211,15 @@ class Campaign:
     # the result
 
     def _document(self) -> Document:
-        arms = [arm for arm in self.arms if arm.rounds]
-        results = [arm_result(arm, self.slo_ms) for arm in arms]
-        problems, notes = findings(arms, results)
-        health = [health for arm in arms for health in arm.healths]
-        comparison, says = {}, [line for result in results for line in kv_lines(result)]
-        if self.compared and len(arms) == 2:
-            gpus = (results[1].gpus or 1, results[0].gpus or 1)
-            comparison = compare(arms[1].rounds, arms[0].rounds, slo_ms=self.slo_ms, gpus=gpus)
-            says = [verdict_line(results[0].layout, results[1].layout, comparison), *says]
-            if gpus[0] != gpus[1]:
-                notes.append(f"the layouts have {gpus[1]} and {gpus[0]} GPUs: only figures per GPU compare")
-        partial = self.stop.asked() or any(part.interrupted for arm in arms for part in arm.rounds)
-        client_valid = not any(problem.id.startswith("client") for problem in problems)
-        return Document(
-            dynctl_version=__version__,
-            at=self.began_at,
-            command=self.command,
-            partial=partial,
-            interrupted_in=self.stop.interrupted_in,
-            valid=bool(arms) and not problems,
-            problems=tuple(problems),
-            notes=(*self.notes, *notes),
-            workload=msgspec.to_builtins(arms[0].workload) if arms else {},
-            environment=environment(),
+        return conclude(
+            self.arms,
+            compared=self.compared,
             slo_ms=self.slo_ms,
-            client_health=client_health(health, self.options.processes, valid=client_valid),
-            runs=tuple(results),
-            baseline=results[1].layout if comparison else None,
-            comparison=comparison,
-            says=tuple(says),
+            notes=self.notes,
+            stop=self.stop,
+            processes=self.options.processes,
+            command=self.command,
+            at=self.began_at,
         )
 
     def _show(self, document: Document, written: Sequence[Path]) -> None:
@@ -266,6 +239,11 @@ def bench(names: Sequence[str], options: BenchOptions) -> int:
 
         return diff(list(names[1:]), as_json=options.json)
     return Campaign(names, options).run()
+
+
+def _again(arm: Arm) -> Arm:
+    """The same layout once more, with prompts of its own: no cache may know them."""
+    return Arm(f"{arm.label} again", msgspec.structs.replace(arm.workload, nonce=arm.workload.nonce + "b"))
 
 
 def _spare_cores(processes: int) -> list[int] | None:

@@ -28,6 +28,7 @@ from dynctl.plan.values import CLASS_ORDER, Plan, PlannedPair
 from dynctl.preflight.gather import gather
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
+from dynctl.replacing import replace
 from dynctl.topology.durations import parse_duration
 from dynctl.topology.schema import Topology
 from dynctl.ui.check_progress import CheckProgress
@@ -273,6 +274,6 @@ def _write_page(path: Path, report: Report, hardware: Hardware | None) -> None:
     from dynctl.ui.check_page import check_page
 
     try:
-        path.write_text(check_page(report, hardware, time.time()), encoding="utf-8")
+        replace(path, check_page(report, hardware, time.time()).encode())
     except OSError as error:
         raise UsageError(f"can't write {path}", where="--report", why=error.strerror) from error

@@ -9,7 +9,7 @@ import pytest
 
 from dynctl.bench.interval import noise_floor, of_percentile, paired_t, t_quantile
 from dynctl.bench.summary import percentile
-from dynctl.bench.verdict import judge
+from dynctl.bench.verdict import Verdict, _above, judge
 
 Arm = list[list[float]]
 
@@ -90,3 +90,12 @@ def test_one_round_gives_no_interval() -> None:
     assert paired_t([1.0, 0.0], [2.0, 2.0]) is None
     assert of_percentile([[1.0]], [[]], 50) is None
     assert judge(None, None, higher_is_better=True).note
+
+
+def test_what_differs_less_than_the_baseline_from_itself_gets_no_verdict() -> None:
+    """A/A is a floor, in both directions; what is beyond it keeps its verdict."""
+    found = Verdict(ratio=1.2, ci95=(1.1, 1.3), verdict="worse", floor=1.05)
+    for ratio, word in ((1.25, "no difference shown"), (0.8, "no difference shown"), (1.1, "worse"), (None, "worse")):
+        above = _above(found, Verdict(ratio=ratio))
+        assert above.verdict == word
+        assert above.floor == pytest.approx({1.25: 1.25, 0.8: 1.25, 1.1: 1.1}.get(ratio or 0, 1.05))
