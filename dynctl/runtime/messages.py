@@ -109,9 +109,11 @@ def encode(message: msgspec.Struct) -> bytes:
 
 def to_supervisor(line: bytes) -> ToSupervisor:
     """Decodes what a viewer or frontend said; msgspec.DecodeError if it is not of this protocol."""
-    return msgspec.json.decode(line, type=ToSupervisor)  # type: ignore[no-any-return]
+    found: ToSupervisor = msgspec.json.decode(line, type=ToSupervisor)
+    return found
 
 
 def from_supervisor(line: bytes) -> FromSupervisor:
     """Decodes what the supervisor said; msgspec.DecodeError if it is not of this protocol."""
-    return msgspec.json.decode(line, type=FromSupervisor)  # type: ignore[no-any-return]
+    found: FromSupervisor = msgspec.json.decode(line, type=FromSupervisor)
+    return found
