@@ -18,10 +18,11 @@ from dynctl.plan.facts import Facts
 from dynctl.plan.machine import LOCAL
 from dynctl.plan.ports import candidates, range_of
 from dynctl.preflight import elsewhere, engine, model
+from dynctl.preflight.others import planned_by, planned_by_others
 from dynctl.preflight.ports import taken_ports
 from dynctl.preflight.this_node import own_addresses
 from dynctl.store import paths
-from dynctl.store.run import RunStore, is_supervised, known_runs
+from dynctl.store.run import is_supervised, known_runs
 from dynctl.topology.node_spec import NodeSpec
 from dynctl.topology.schema import Topology
 
@@ -65,13 +66,13 @@ def snapshots(topology: Topology, node: str | None) -> dict[str, Hardware]:
 
 
 def _taken(topology: Topology, here: NodeSpec | None) -> dict[int, str]:
-    planned = _planned_by_others(topology.name)
+    planned = planned_by_others(topology.name)
     front = taken_ports([topology.frontend.port], planned)
     if here is None:
         taken = taken_ports(tuple(candidates(topology.name)), planned) | front
     else:
         taken = taken_ports(tuple(range_of(topology.name, here.ports)), planned, here.address) | front
-    own = _planned_by(topology.name)  # a run that goes on holds its own ports: they are no obstacle to its plan
+    own = planned_by(topology.name)  # a run that goes on holds its own ports: they are no obstacle to its plan
     return {port: held for port, held in taken.items() if port not in own}
 
 
@@ -95,24 +96,4 @@ def _runs_by_id() -> dict[str, KnownRun]:
             record = run.record()
             if record.elsewhere() is None:
                 found[record.run_id] = KnownRun(run.name, is_supervised(run.name))
-    return found
-
-
-def _planned_by_others(name: str) -> dict[int, str]:
-    """Ports of other live runs: planned, though perhaps not bound yet."""
-    found: dict[int, str] = {}
-    for run in known_runs():
-        if run.name != name:
-            found |= _planned_by(run.name)
-    return found
-
-
-def _planned_by(name: str) -> dict[int, str]:
-    """Ports of a run's processes on this host, while it is supervised."""
-    if not is_supervised(name):
-        return {}
-    plan = RunStore(name).plan()
-    found = {node.control_port: f"run `{name}`" for node in plan.nodes if node.name == plan.node}
-    for process in plan.own():
-        found |= dict.fromkeys(process.ports.values(), f"run `{name}` ({process.id})")
     return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 
 import psutil
 
+from dynctl.plan.ports import default_range
 from tests.integration.run_harness import Home, T, has_ended, until
 
 IDS = ("frontend", "prefill-0", "decode-0")
@@ -112,6 +114,21 @@ def test_one_of_two_adopts_and_another_topology_is_refused(home: Home) -> None:
     assert [result.code for result in results] == [0, 5], [result.err for result in results]
     assert "already running" in results[1].error()["error"][0]
     assert pids(home.status()) == pids(before)
+
+
+def test_the_ports_of_a_worker_that_died_meanwhile_are_nobody_elses(home: Home) -> None:
+    home.up()
+    before = home.status()
+    lose_supervisor(home)
+    leader = psutil.Process(row(before, "prefill-0")["pid"])
+    for process in (tree := [leader, *leader.children(recursive=True)]):
+        process.kill()
+    until(lambda: all(has_ended(process) for process in tree), "a worker dies unseen, and nothing holds its ports")
+    names = (f"t{number}" for number in itertools.count())
+    other = next(name for name in names if default_range(name) == default_range(home.name))
+    plan = home.run("plan", home.topology({"name": other, "frontend": {"port": home.free_port()}}), "--json").json()
+    held = {port for process in before["processes"] for port in process["ports"].values()}
+    assert not held & {port for process in plan["processes"] for port in process["ports"].values()}
 
 
 def test_up_of_a_name_that_no_run_has(home: Home) -> None:
