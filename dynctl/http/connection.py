@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from dynctl.http.limits import Refusal
 from dynctl.http.message import Request, encode_head, status_line
+from dynctl.http.passage import Passage
 from dynctl.http.reader import RequestReader
 from dynctl.http.responder import Responder
 
@@ -26,6 +27,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_linger_since",
         "_loop",
+        "_passage",
         "_reader",
         "_reading",
         "_refusal",
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._reader = RequestReader(server.limits, server.clock)
         self._transport: asyncio.Transport | None = None
+        self._passage: Passage | None = None
         self._responder: Responder | None = None
         self._refusal: Refusal | None = None
         self._linger_since: float | None = None
@@ -57,6 +60,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client is connected."""
         self._transport = cast("asyncio.Transport", transport)
+        self._passage = Passage(self._transport)
         self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
         self.deadline = self._server.clock() + self._server.limits.head_s
         self._server.opened(self)
@@ -129,7 +133,7 @@ class Connection(asyncio.Protocol):
             transport.write(_CONTINUE)
 
     def _start(self, transport: asyncio.Transport, request: Request) -> None:
-        responder = Responder(transport, request, writable=self._writable)
+        responder = Responder(transport, request, passage=self._passage, writable=self._writable)
         if self._server.stopping:
             responder.close_after()
         self._responder = responder

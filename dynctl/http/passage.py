@@ -1,4 +1,4 @@
-"""The short way from one connection to another, for bytes that nobody has to look at."""
+"""The short way into a connection: past the event loop's queue of writes."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ class Responder:
         "_no_body",
         "_on_pause",
         "_on_resume",
+        "_passage",
         "_remaining",
         "_request",
         "_transport",
@@ -34,8 +35,16 @@ class Responder:
         "writable",
     )
 
-    def __init__(self, transport: asyncio.Transport, request: Request, *, writable: bool = True) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        request: Request,
+        *,
+        passage: Passage | None = None,
+        writable: bool = True,
+    ) -> None:
         self._transport = transport
+        self._passage = passage or Passage(transport)
         self._request = request
         self._keep_alive = request.keep_alive
         self._head: bytes | None = None
@@ -99,11 +108,13 @@ class Responder:
             self._remaining -= len(data)
         if self._head is not None:
             data, self._head = self._head + data, None
-        self._transport.write(data)
+            self._passage.write(data)
+        else:
+            self._transport.write(data)
 
     def passage(self) -> Passage | None:
         """The short way for whole chunks in their framing, until `end`; None unless body bytes leave as chunks now."""
-        return Passage(self._transport) if self._chunked and self._head is None and not self.ended else None
+        return self._passage if self._chunked and self._head is None and not self.ended else None
 
     def end(self) -> None:
         """Finish the response. A body shorter or longer than its content-length ends the connection hard."""

@@ -10,16 +10,20 @@ import httptools
 from dynctl.http.call import Call, ClientError
 from dynctl.http.message import Headers
 from dynctl.http.origin import Origin
+from dynctl.http.passage import Passage
 
 if TYPE_CHECKING:
     from dynctl.http.client import Client
+
+_SIZE_LINES = {len(line) + size + 2: line for size in range(1, 4096) for line in (b"%x\r\n" % size,)}
+"""By the length of a chunk in its framing, the line that its size makes: for a check without arithmetic."""
 
 
 class Upstream(asyncio.Protocol):
     """Carries one call at a time. All body bytes of one read are handed on together.
 
-    A read that is one whole chunk need not be parsed where the call takes `chunks`: the parser, which stands between
-    two chunks then, is not shown it. Streaming engines send an event a chunk, so most reads are such.
+    A read of whole chunks need not be parsed where the call takes `chunks`: the parser, which stands between two chunks
+    then, is not shown it. Streaming engines send an event a chunk, so most reads are such.
     """
 
     __slots__ = (
@@ -31,6 +35,7 @@ class Upstream(asyncio.Protocol):
         "_headers",
         "_keep_alive",
         "_parser",
+        "_passage",
         "_pieces",
         "_reading",
         "_reused",
@@ -45,6 +50,7 @@ class Upstream(asyncio.Protocol):
         self._client = client
         self.origin = origin
         self._transport: asyncio.Transport | None = None
+        self._passage: Passage | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._call: Call | None = None
         self._reused = False
@@ -69,11 +75,8 @@ class Upstream(asyncio.Protocol):
         self._reset()
         self._call = call
         call.carried_by(self)
-        if self._transport is not None:
-            if call.body:
-                self._transport.writelines((call.head, call.body))
-            else:
-                self._transport.write(call.head)
+        if self._passage is not None:
+            self._passage.write(call.head + call.body)
 
     def pause(self) -> None:
         """Stop reading."""
@@ -98,6 +101,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The server accepted."""
         self._transport = cast("asyncio.Transport", transport)
+        self._passage = Passage(self._transport)
         self._client.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -106,7 +110,7 @@ class Upstream(asyncio.Protocol):
         if call is None or parser is None:
             self.close()
             return
-        if call.chunks is not None and self._between_chunks and is_one_chunk(data):
+        if self._between_chunks and call.chunks is not None and are_chunks(data):
             call.chunks.write(data)
             return
         self._saw_bytes = True
@@ -135,7 +139,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed: an answer delimited by the close is complete now, any other is cut short or asked for again."""
         call, self._call = self._call, None
-        self._transport = None
+        self._transport = self._passage = None
         self._parser = None
         self._client.lost(self)
         if call is None or call.over:
@@ -212,14 +216,22 @@ class Upstream(asyncio.Protocol):
         call.ended()
 
 
-def is_one_chunk(data: bytes) -> bool:
-    """Whether these bytes are one whole chunk (RFC 9112, 7.1), not the last, without extensions."""
-    end = data.find(b"\r\n", 1, 10)
-    size = data[:end]
-    if end < 1 or not size.isalnum():  # int() would take signs, spaces and underscores too
-        return False
-    try:
-        count = int(size, 16)
-    except ValueError:
-        return False
-    return count > 0 and len(data) == end + count + 4 and data.endswith(b"\r\n")
+def are_chunks(data: bytes) -> bool:
+    """Whether these bytes are whole chunks (RFC 9112, 7.1), not the last, without extensions."""
+    size_line = _SIZE_LINES.get(len(data))
+    if size_line is not None and data.startswith(size_line) and data.endswith(b"\r\n"):
+        return True
+    at, count = 0, len(data)
+    while at < count:
+        line_end = data.find(b"\r\n", at + 1, at + 10)
+        digits = data[at:line_end]
+        if line_end < 0 or not digits.isalnum():  # int() would take signs, spaces and underscores too
+            return False
+        try:
+            size = int(digits, 16)
+        except ValueError:
+            return False
+        at = line_end + size + 4
+        if size == 0 or data[at - 2 : at] != b"\r\n":
+            return False
+    return at == count > 0

@@ -50,6 +50,9 @@ class Wire:
     def get_extra_info(self, name: str) -> None:
         return None
 
+    def is_closing(self) -> bool:
+        return self.cut
+
     def abort(self) -> None:
         self.cut = True
 

@@ -12,7 +12,7 @@ from dynctl.http.client import Client
 from dynctl.http.message import Headers
 from dynctl.http.origin import Origin
 from dynctl.http.passage import Passage
-from dynctl.http.upstream import Upstream, is_one_chunk
+from dynctl.http.upstream import Upstream, are_chunks
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 PARTS = [HEAD, b"3\r\none\r\n", b"03\r\ntwo\r\n", b"A\r\nand\r\n4\r\nso\r\n", b"5\r\nthree\r\n", b"0\r\n\r\n"]
@@ -51,10 +51,13 @@ class Reader:
         self.call.chunks = cast("Passage", self)
 
     def write(self, chunk: bytes) -> None:
-        size, _, rest = chunk.partition(b"\r\n")
-        assert len(rest) == int(size, 16) + 2
-        self.said += rest[:-2]
-        self.whole += 1
+        while chunk:
+            digits, _, rest = chunk.partition(b"\r\n")
+            size = int(digits, 16)
+            assert rest[size : size + 2] == b"\r\n"
+            self.said += rest[:size]
+            self.whole += 1
+            chunk = rest[size + 2 :]
 
     def on_end(self) -> None:
         self.ended = True
@@ -76,7 +79,7 @@ async def answer(reads: list[bytes]) -> Reader:
     return reader
 
 
-async def test_a_read_that_is_one_chunk_is_passed_whole() -> None:
+async def test_a_read_that_are_chunks_is_passed_whole() -> None:
     reader = await answer(PARTS)
     assert (reader.said, reader.whole, reader.ended) == (SAID, 3, True)
 
@@ -104,7 +107,11 @@ async def test_what_is_no_chunk_is_a_fault_as_ever(bad: bytes) -> None:
         (b"1F\r\n" + 31 * b"x" + b"\r\n", True),
         (b"0\r\n\r\n", False),
         (b"3;a=b\r\nabc\r\n", False),
-        (b"3\r\nabc\r\n3\r\nabc\r\n", False),
+        (b"3\r\nabc\r\n2\r\nab\r\n", True),
+        (b"3\r\nabc\r\n0\r\n\r\n", False),
+        (b"3\r\nabc\r\n3\r\nabc\r", False),
+        (b"3\r\nabc\r\n4\r\nabc\r\n", False),
+        (b"1000\r\n" + 4096 * b"x" + b"\r\n", True),
         (b"3\r\nabc", False),
         (b"3\r\nabcd\n", False),
         (b"\r\n\r\n", False),
@@ -113,5 +120,5 @@ async def test_what_is_no_chunk_is_a_fault_as_ever(bad: bytes) -> None:
         (b"", False),
     ],
 )
-def test_one_chunk(data: bytes, whole: bool) -> None:
-    assert is_one_chunk(data) is whole
+def test_whole_chunks(data: bytes, whole: bool) -> None:
+    assert are_chunks(data) is whole
