@@ -53,7 +53,7 @@ class Ending:
         """SIGTERM to the servers alone: each ends its own children in order; what they leave is swept."""
         members = self._running(roles)
         for process in members:
-            ownership.signal_all(process.processes()[:1], signal.SIGTERM)
+            ownership.signal_all(process.server(), signal.SIGTERM)
         await self._wait(members)
 
     async def _wait(self, members: list[Managed]) -> None:

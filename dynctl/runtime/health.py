@@ -88,11 +88,11 @@ class HealthCheck:
         if thorough or self._probe_due() <= now:
             self._probed_at = now
             if problem := await self._probe():
-                return problem + self._stopped()
+                return problem + await asyncio.to_thread(self._stopped)
         if thorough or self._canary_due() <= now:
             self._asked_at = now
             if problem := await self._canary():
-                return problem + self._stopped()
+                return problem + await asyncio.to_thread(self._stopped)
         return None
 
     def _left_s(self) -> float:

@@ -50,7 +50,7 @@ class Keeper:
         try:
             if self.process.exited.is_set():
                 self._exited()
-            self._vital.watch(self.process)
+            await self._vital.watch(self.process)
             self._health.proven()
             while True:
                 await self._health.sleep(thorough=self.process.state != "ready")
@@ -125,7 +125,7 @@ class Keeper:
             return
         self._health.proven()
         self.feed("proven")
-        self._vital.watch(process)
+        await self._vital.watch(process)
 
     async def _clear(self) -> None:
         process = self.process
@@ -148,7 +148,7 @@ class Keeper:
     def _end(self) -> None:
         """SIGTERM to the server alone: it ends its children in order, and what it leaves is cleared."""
         if self.process.pid:
-            ownership.signal_all(self.process.processes()[:1], signal.SIGTERM)
+            ownership.signal_all(self.process.server(), signal.SIGTERM)
         else:
             asyncio.get_running_loop().call_soon(self.feed, "exit")
 

@@ -92,7 +92,7 @@ class Managed:
             popen = spawn(spec, self._run_id, self._store.log_path(self.id), self._store.dir)
         self._runs(popen.pid, os.pidfd_open(popen.pid), popen)
         self._say(f"started, pid {popen.pid}")
-        self.check_binding(self.views())
+        self.check_binding(self.views(self.server()))
 
     def adopt(self, pid: int, start_ticks: int) -> None:
         """Takes over a process that runs already and is no child; its life is told by the caller.
@@ -147,8 +147,12 @@ class Managed:
         self.phase, self.phase_since = phase, time.time()
         self._events.add("process.phase", phase, process=self.id, phase=phase)
 
+    def server(self) -> list[psutil.Process]:
+        """The process alone, while it runs."""
+        return ownership.as_processes([self.pid]) if self.pid else []
+
     def processes(self) -> list[psutil.Process]:
-        """The process and its descendants as of now."""
+        """The process and its descendants as of now. It reads all of /proc: on a busy host not for the event loop."""
         return ownership.tree(self.pid) if self.pid else []
 
     def hold_cores(self) -> None:
@@ -157,11 +161,12 @@ class Managed:
             cores = parse_cpu_list(self.spec.cpus) if self.spec.cpus else os.sched_getaffinity(0)
             hold_to(cores, self.processes())
 
-    def views(self) -> list[ProcessView]:
-        """Where its processes and their threads may run and allocate now. Reading it can take a while."""
+    def views(self, members: list[psutil.Process] | None = None) -> list[ProcessView]:
+        """Where its processes, or these of them, and their threads may run and allocate now. It can take a while."""
         if not (self.spec.cpus or self.spec.memory_nodes):
             return []
-        return [view for member in self.processes() if (view := procfs.view(member.pid))]
+        found = self.processes() if members is None else members
+        return [view for member in found if (view := procfs.view(member.pid))]
 
     def check_binding(self, views: list[ProcessView]) -> None:
         """Holds them against the plan, for the status; what differs is said in an event, once."""

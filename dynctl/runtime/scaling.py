@@ -155,7 +155,7 @@ class Scaling:
         """Ends them, and proves that nothing of them is left. RuntimeFailure when something is."""
         seen: dict[int, psutil.Process] = {}
         for process in going:
-            seen |= {member.pid: member for member in process.processes()}
+            seen |= {member.pid: member for member in await asyncio.to_thread(process.processes)}
         segments = await asyncio.to_thread(shared_memory.mapped_by, seen)
         groups = [group / process.id for group in cgroups.of_run(self._run.record.run_id, seen) for process in going]
         ports = {port for process in going for port in process.spec.ports.values()}

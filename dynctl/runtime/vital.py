@@ -19,13 +19,13 @@ class VitalChildren:
         self._on_end = on_end
         self._descriptors: set[int] = set()
 
-    def watch(self, process: Managed) -> None:
+    async def watch(self, process: Managed) -> None:
         """Watches those that the process has now, instead of any before. No polling: one pidfd for each."""
         self.close()
-        for member in process.processes()[1:] if process.spec.vital else ():
-            with contextlib.suppress(psutil.Error, OSError):
-                if (title := member.name()).startswith(process.spec.vital):
-                    self._add(member, title)
+        exited = process.exited
+        for pid, title in await asyncio.to_thread(_vital, process) if process.spec.vital else ():
+            if process.exited is exited and not exited.is_set():
+                self._add(pid, f"{title} (pid {pid})")
 
     def close(self) -> None:
         """Watches nothing any more."""
@@ -34,13 +34,28 @@ class VitalChildren:
             os.close(descriptor)
         self._descriptors.clear()
 
-    def _add(self, member: psutil.Process, title: str) -> None:
-        descriptor = os.pidfd_open(member.pid)
+    def _add(self, pid: int, child: str) -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return self._on_end(child)
+        except OSError:
+            return  # no descriptor is left: health checks notice it, later
         self._descriptors.add(descriptor)
-        asyncio.get_running_loop().add_reader(descriptor, self._ended, descriptor, f"{title} (pid {member.pid})")
+        asyncio.get_running_loop().add_reader(descriptor, self._ended, descriptor, child)
 
     def _ended(self, descriptor: int, child: str) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
         self._descriptors.discard(descriptor)
         self._on_end(child)
+
+
+def _vital(process: Managed) -> list[tuple[int, str]]:
+    """Pid and title of each. Reads all of /proc."""
+    found = []
+    for member in process.processes()[1:]:
+        with contextlib.suppress(psutil.Error):
+            if (title := member.name()).startswith(process.spec.vital):
+                found.append((member.pid, title))
+    return found

@@ -30,8 +30,8 @@ class Fault:
     notice_periods: int | None = None
     """As notice_ms, in canary periods."""
     from_end: bool = False
-    """It takes its time to end (a large process even by SIGKILL): noticed in time counts from then on, not from the
-    signal."""
+    """It takes its time to end (a large process even by SIGKILL): noticed in time counts from the first end of one of
+    the processes without which it can't serve, not from the signal."""
     end: End = "heals"
     real: bool = False
     """Also done to real engines."""
@@ -62,6 +62,8 @@ class Seen:
     problems: list[str] = field(default_factory=list)
     skipped: str | None = None
     note: str = ""
+    aside: str = ""
+    """What is to be said of it besides."""
 
     @property
     def ok(self) -> bool:
@@ -105,4 +107,4 @@ class Seen:
         """In words."""
         if self.skipped:
             return f"skipped: {self.skipped}"
-        return "; ".join(self.problems) or self.note or "as expected"
+        return "; ".join(filter(None, (*(self.problems or [self.note or "as expected"]), self.aside)))

@@ -29,7 +29,6 @@ def send(number: signal.Signals, *targets: str) -> Harm:
 
     def harm(world: World) -> None:
         for pid in [world.pid(target) for target in targets]:
-            world.watch_death(pid)
             os.kill(pid, number)
 
     return harm

@@ -53,10 +53,10 @@ def _whole_run(stop_s: float) -> list[Fault]:
     most = harm.send(SIGKILL, "prefill-0", "prefill-1", "decode-0", "decode-1", "frontend")
     down: End = "ends"
     return [
-        Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS),
+        Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS, from_end=True),
         Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS,
-              real=True),
-        Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS),
+              from_end=True, real=True),
+        Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS, from_end=True),
         Fault("supervisor SIGSTOP", "supervisor", harm.send(SIGSTOP, "supervisor"), "none",
               mend=harm.send_all(SIGCONT), hold_s=stop_s, real=True),
         Fault("all SIGSTOP", "all", harm.send_all(SIGSTOP), "any", mend=harm.send_all(SIGCONT), hold_s=stop_s,
@@ -75,9 +75,9 @@ def _engines() -> list[Fault]:
         late = {"mend": harm.well, "hold_s": 3.0}
         rows += [
             Fault(f"{target} exit 1 at restart", target, harm.killed_and(target, die_at_phase="config"), lost,
-                  notice_ms=DEAD_MS, **late),
+                  notice_ms=DEAD_MS, from_end=True, **late),
             Fault(f"{target} hangs in restart", target, harm.killed_and(target, hang_at_phase="weights"), lost,
-                  notice_ms=DEAD_MS, **late),
+                  notice_ms=DEAD_MS, from_end=True, **late),
             Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost, real=True),
             Fault(f"{target} hangs after ready", target, harm.tell(target, stuck=True), lost,
                   notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),

@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,10 +14,12 @@ from typing import Any
 import httpx
 import psutil
 
+from dynctl.engines.vllm import VITAL
 from dynctl.errors import DynctlError
 from dynctl.runtime.client import ask_status
 from dynctl.telemetry.status import ProcessStatus, RunStatus
 from tests.chaos import crash
+from tests.chaos.ends import Ends
 from tests.chaos.load import Load
 from tests.fakes.fake_engine.tokens import Model, decode, encode
 from tests.integration.run_harness import Home, T, until
@@ -46,7 +46,6 @@ class World:
         self.heal_s = 60.0 if fake else 300.0
         self.notice_s = 15.0 if fake else 45.0
         self.up_s = 120.0 if fake else 420.0
-        self.died_at: float | None = None
         self._prompts: list[tuple[str, str]] = []
         self._knobs: dict[str, Any] = {"token_delay_ms": TOKEN_MS}
         self.home.control(**self._knobs)
@@ -154,17 +153,11 @@ class World:
                     return float(event["at"])
         return None
 
-    def watch_death(self, pid: int) -> None:
-        """From now on `died_at` says when this process ended (seconds since 1970)."""
-        self.died_at = None
-        ended = os.pidfd_open(pid)
-
-        def watch() -> None:
-            select.select([ended], [], [], self.heal_s)
-            self.died_at = time.time()
-            os.close(ended)
-
-        threading.Thread(target=watch, daemon=True).start()
+    def watch_ends(self, name: str) -> Ends:
+        """Of the processes without which this one can't serve: itself and its engine's."""
+        pid = self.pid(name.removesuffix(".core"))
+        children = psutil.Process(pid).children(recursive=True)
+        return Ends([pid, *(child.pid for child in children if child.name().startswith(VITAL))], self.heal_s)
 
     def orphans(self) -> list[str]:
         """Processes of this world that belong to nothing that is known to run."""
