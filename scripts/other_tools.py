@@ -25,7 +25,7 @@ SERVE = (
 
 
 class Load(NamedTuple):
-    """A closed loop of `streams`; `requests` in all, of so many input and output tokens. `tokenizer`: the model's, a
+    """A closed loop of `streams`; `requests` that count, after a request per stream to warm up; input, output tokens. `tokenizer`: the model's, a
     folder or a name; None is that of the tiny model."""
 
     url: str
@@ -55,6 +55,7 @@ def vllm(load: Load, folder: Path, prefix: Sequence[str] = ()) -> Told:
     argv += ["--seed", str(load.seed)]
     argv += ["--random-input-len", str(load.isl), "--random-output-len", str(load.osl), "--ignore-eos"]
     argv += ["--num-prompts", str(load.requests), "--max-concurrency", str(load.streams), "--temperature", "0"]
+    argv += ["--num-warmups", str(load.streams)]
     argv += ["--save-result", "--save-detailed", "--result-dir", str(folder), "--result-filename", "vllm.json"]
     _quietly(argv)
     found = json.loads((folder / "vllm.json").read_text())
@@ -70,6 +71,7 @@ def aiperf(load: Load, folder: Path, prefix: Sequence[str] = ()) -> Told:
     argv += ["--random-seed", str(load.seed)]
     argv += ["--isl", str(load.isl), "--osl", str(load.osl), "--extra-inputs", "ignore_eos:true"]
     argv += ["--concurrency", str(load.streams), "--request-count", str(load.requests), "--artifact-dir", str(folder)]
+    argv += ["--warmup-request-count", str(load.streams)]
     _quietly(argv)
     found = json.loads(next(folder.rglob("profile_export_aiperf.json")).read_text())
     ttft, itl = found["time_to_first_token"], found["inter_token_latency"]
