@@ -25,8 +25,8 @@ SERVE = (
 
 
 class Load(NamedTuple):
-    """A closed loop of `streams`; `requests` that count, after a request per stream to warm up; input, output tokens. `tokenizer`: the model's, a
-    folder or a name; None is that of the tiny model."""
+    """A closed loop of `streams`; `requests` that count, after one per stream to warm up; input and output tokens of
+    each. `tokenizer`: the model's, a folder or a name; None is that of the tiny model."""
 
     url: str
     model: str

@@ -25,12 +25,15 @@ def conclude(
     stop: Stop,
     processes: int,
     command: Sequence[str],
+    backend: str,
     at: float,
 ) -> Document:
     """The whole result. `all_arms`: the layout, its baseline, the baseline again; or the loads of a sweep."""
     arms = [arm for arm in all_arms if arm.rounds]
     results = [arm_result(arm, slo_ms) for arm in arms]
     problems, found_notes = findings(arms, results)
+    if backend != "dynctl" and arms:
+        found_notes.append(f"measured by {backend}, which does not say how much it distorted")
     health = [health for arm in arms for health in arm.healths]
     comparison: dict[str, Verdict] = {}
     itself: dict[str, Verdict] = {}
@@ -48,6 +51,7 @@ def conclude(
         dynctl_version=__version__,
         at=at,
         command=tuple(command),
+        backend=backend,
         partial=stop.asked() or any(part.interrupted for arm in arms for part in arm.rounds),
         interrupted_in=stop.interrupted_in,
         valid=bool(arms) and not problems,

@@ -131,7 +131,7 @@ def _together(results: list[Result]) -> Result:
     samples = sorted((sample for result in results for sample in result.samples), key=lambda sample: sample.sent_s)
     return Result(
         samples=tuple(samples),
-        health=worst([result.health for result in results]),
+        health=worst([result.health for result in results if result.health is not None]),
         interrupted=any(result.interrupted for result in results),
         gave_up=next((result.gave_up for result in results if result.gave_up), None),
     )

@@ -73,12 +73,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The loader's own state, the worst of all rounds. `valid`: it did not distort what it measured."""
+    """The loader's own state, the worst of all rounds. `valid`: it did not distort what it measured. All null where
+    another tool measured, which does not say."""
 
-    valid: bool
-    lag_p99_ms: float
-    lag_max_ms: float
-    cpu_cores: float
+    valid: bool | None
+    lag_p99_ms: float | None
+    lag_max_ms: float | None
+    cpu_cores: float | None
     cpu_us_per_chunk: float | None
     late_p99_ms: float | None
     chunks: int
@@ -94,6 +95,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     dynctl_version: str = ""
     at: float = 0.0
     command: tuple[str, ...] = ()
+    backend: str = "dynctl"
     partial: bool = False
     interrupted_in: str | None = None
     valid: bool = True
@@ -136,6 +138,8 @@ def errors(rounds: Sequence[Round]) -> Counter[str]:
 
 def client_health(healths: Sequence[Health], processes: int, *, valid: bool) -> ClientHealth:
     """The worst of each figure."""
+    if not healths:
+        return _unknown(processes)
     found = worst(healths)
     return ClientHealth(
         valid=valid,
@@ -145,5 +149,18 @@ def client_health(healths: Sequence[Health], processes: int, *, valid: bool) -> 
         cpu_us_per_chunk=found.cpu_us_per_chunk,
         late_p99_ms=found.late_p99_ms,
         chunks=found.chunks,
+        processes=processes,
+    )
+
+
+def _unknown(processes: int) -> ClientHealth:
+    return ClientHealth(
+        valid=None,
+        lag_p99_ms=None,
+        lag_max_ms=None,
+        cpu_cores=None,
+        cpu_us_per_chunk=None,
+        late_p99_ms=None,
+        chunks=0,
         processes=processes,
     )

@@ -33,7 +33,8 @@ class Session(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One round for one arm. `concurrency`: slots of a closed loop; of an open loop the cap (0: none).
     `connections`: opened before the first request. `head_timeout_s`, `stall_s`: how long an answer may not begin, or
-    stand still. `begin_s`: when it starts, by CLOCK_MONOTONIC, so that several loaders start together."""
+    stand still. `begin_s`: when it starts, by CLOCK_MONOTONIC, so that several loaders start together. `tokenizer`: the
+    model's folder or hub name, where it is known."""
 
     url: str
     path: str
@@ -44,6 +45,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout_s: float = 600.0
     stall_s: float = 60.0
     begin_s: float | None = None
+    tokenizer: str = ""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +88,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """The end of a job. `interrupted`: it was stopped before all requests had been sent and answered.
-    `gave_up`: the error after which it stopped by itself, since nothing but errors came."""
+    `gave_up`: the error after which it stopped by itself, since nothing but errors came. `health`: None where who
+    measured does not say."""
 
     samples: tuple[Sample, ...]
-    health: Health
+    health: Health | None
     interrupted: bool = False
     gave_up: str | None = None

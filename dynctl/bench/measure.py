@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from dynctl.bench import ask
-from dynctl.bench.crew import Crew
-from dynctl.bench.job import Health, Job, Progress, Session
+from dynctl.bench.job import Health, Job, Progress, Result, Session
 from dynctl.bench.prompts import Vocabulary, guessed_vocabulary
 from dynctl.bench.summary import Round
 from dynctl.bench.target import Meter, Target
@@ -54,13 +54,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 Tell = Callable[[str, Progress], None]
 
 
+class Client(Protocol):
+    """Who sends a job's requests and measures them: `Crew`, or another tool."""
+
+    def run(self, job: Job, tell: Callable[[Progress], None], stopped: Callable[[], bool]) -> Result:
+        """To its end, or until stopped."""
+
+
 class Bench:
     """Runs rounds. `tell(what, progress)` is called as requests end; `stopped` is asked all the time."""
 
     def __init__(
-        self, crew: Crew, limits: Limits, tell: Tell, stopped: Callable[[], bool], trace: Sequence[TraceRow] = ()
+        self, client: Client, limits: Limits, tell: Tell, stopped: Callable[[], bool], trace: Sequence[TraceRow] = ()
     ) -> None:
-        self._crew, self._limits, self._tell, self._stopped = crew, limits, tell, stopped
+        self._client, self._limits, self._tell, self._stopped = client, limits, tell, stopped
         self._trace = list(trace)
         self._vocabularies: dict[str, Vocabulary | None] = {}
 
@@ -79,13 +86,13 @@ class Bench:
         for session in sessions:
             arm.ids.update((shot.id, shot.input_tokens) for shot in session.shots)
         meter.sample()
-        result = self._crew.run(
+        result = self._client.run(
             self._job(target, arm.workload, sessions),
             lambda progress: self._tell(f"round {number + 1}/{arm.workload.rounds}  {arm.label}", progress),
             self._stopped,
         )
         meter.sample()
-        arm.healths.append(result.health)
+        arm.healths += [result.health] if result.health is not None else []
         arm.gave_up = arm.gave_up or result.gave_up
         arm.rounds.append(
             Round(number=number, start_up=start_up, samples=result.samples, interrupted=result.interrupted)
@@ -111,6 +118,7 @@ class Bench:
             connections=min(connections, MAX_CONNECTIONS),
             head_timeout_s=self._limits.head_timeout_s,
             stall_s=self._limits.stall_s,
+            tokenizer=target.plan.model if target.plan else "",
         )
 
 

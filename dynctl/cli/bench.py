@@ -47,6 +47,7 @@ class Campaign:
         self.trace = typed.trace(options)
         self.limits = typed.limits(options)
         self.slo_ms = typed.slo_ms(options.slo)
+        self.aiperf = typed.aiperf(options, self.headers)
         self.stop = Stop()
         self.notes: list[str] = []
         self.arms: list[Arm] = []
@@ -103,8 +104,9 @@ class Campaign:
         cores = _spare_cores(options.processes)
         with self.scratch, self.stop, BenchProgress(no_color=options.no_color) as progress:
             try:
-                with Crew(command, options.processes, cores) as crew:
-                    bench = Bench(crew, self.limits, progress.tell, self.stop.asked, self.trace)
+                with contextlib.ExitStack() as stack:
+                    client = self.aiperf or stack.enter_context(Crew(command, options.processes, cores))
+                    bench = Bench(client, self.limits, progress.tell, self.stop.asked, self.trace)
                     self._measure(bench, progress)
             except Interrupted:
                 pass
@@ -162,9 +164,7 @@ class Campaign:
 
     def _alternate(self, bench: Bench, progress: BenchProgress, pair: list[Layout]) -> None:
         """Two start-ups of each, A B B A, with half of the rounds in each: what a start-up decides is seen twice."""
-        self.notes.append(
-            "start-up confounded: both layouts were not up at once; each was started twice, in the order A B B A"
-        )
+        self.notes.append("start-up confounded: the layouts were not up at once, but started in turns, A B B A")
         for number, which in enumerate((0, 1, 1, 0)):
             what = pair[which]
             self._phase(f"bringing up {what.label} (start-up {number // 2 + 1} of 2)", progress)
@@ -219,6 +219,7 @@ class Campaign:
             stop=self.stop,
             processes=self.options.processes,
             command=self.command,
+            backend=self.options.backend,
             at=self.began_at,
         )
 

@@ -44,6 +44,8 @@ Seed = Annotated[int, typer.Option(help="Of lengths, words and arrivals.")]
 Nonce = Annotated[str | None, typer.Option(help="Repeat the very prompts of an earlier bench.")]
 Slo = Annotated[str | None, typer.Option(metavar="ttft=300ms,itl=10ms", help="Objectives for goodput.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Loader processes.")]
+Backend = Annotated[str, typer.Option(metavar="aiperf", help="Let aiperf send and measure, where it is installed.")]
+Tokenizer = Annotated[str | None, typer.Option(metavar="NAME", help="aiperf's; the model's by default.")]
 Timeout = Annotated[str, typer.Option(metavar="10m", help="How long an answer may take to begin.")]
 Stall = Annotated[str, typer.Option(metavar="60s", help="How long one may stand still.")]
 ApiKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The key; or $OPENAI_API_KEY.")]
@@ -77,6 +79,8 @@ def bench(
     nonce: Nonce = None,
     slo: Slo = None,
     processes: Processes = 1,
+    backend: Backend = "dynctl",
+    tokenizer: Tokenizer = None,
     timeout: Timeout = "10m",
     stall: Stall = "60s",
     api_key_file: ApiKeyFile = None,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from dynctl.bench.aiperf import Aiperf
+from dynctl.bench.aiperf import find as find_aiperf
 from dynctl.bench.arrivals import Kind, OpenLoop
 from dynctl.bench.lengths import Lengths, parse_lengths
 from dynctl.bench.measure import Limits, fresh_nonce
@@ -49,6 +52,8 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str | None = None
     slo: str | None = None
     processes: int = 1
+    backend: str = "dynctl"
+    tokenizer: str | None = None
     timeout: str = "10m"
     stall: str = "60s"
     api_key_file: Path | None = None
@@ -151,6 +156,20 @@ def headers(options: BenchOptions) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"can't read {options.api_key_file}", where="--api-key-file", why=str(error)) from error
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def aiperf(options: BenchOptions, sent: Mapping[str, str]) -> Aiperf | None:
+    """aiperf, where it is asked for instead of our own loader. `sent`: headers of every request."""
+    if options.backend == "dynctl":
+        return None
+    if options.backend != "aiperf":
+        raise UsageError(f"not a backend: {options.backend!r}", where="--backend", fix="dynctl or aiperf")
+    if options.turns > 1:
+        raise UsageError("aiperf is given single turns", where="--turns", fix="leave --backend aiperf out")
+    if sent:
+        why = "aiperf takes keys on its command line, which everybody can read"
+        raise UsageError("no keys with --backend aiperf", where="--api-key-file", why=why)
+    return Aiperf(find_aiperf(), options.tokenizer)
 
 
 def output_dir(path: Path | None) -> Path | None:

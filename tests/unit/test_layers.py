@@ -68,7 +68,13 @@ PURE = (
     "dynctl.bench",
     *("dynctl.bench.interval", "dynctl.bench.sample", "dynctl.bench.summary", "dynctl.bench.verdict"),
     *("dynctl.bench.arrivals", "dynctl.bench.job", "dynctl.bench.lengths", "dynctl.bench.prompts"),
-    *("dynctl.bench.document", "dynctl.bench.sizing", "dynctl.bench.validity", "dynctl.bench.words"),
+    *(
+        "dynctl.bench.aiperf_rows",
+        "dynctl.bench.document",
+        "dynctl.bench.sizing",
+        "dynctl.bench.validity",
+        "dynctl.bench.words",
+    ),
     *("dynctl.bench.sized", "dynctl.bench.stream", "dynctl.bench.trace", "dynctl.bench.workload"),
 )
 NOT_PURE = (

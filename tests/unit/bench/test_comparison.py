@@ -10,8 +10,17 @@ from tests.unit.bench.arms import served
 
 
 def concluded(arms: list[Arm]) -> Document:
-    options = {"compared": True, "slo_ms": {}, "notes": (), "stop": Stop(), "processes": 1, "command": (), "at": 1.0}
-    return conclude(arms, **options)  # type: ignore[arg-type]
+    return conclude(
+        arms,
+        compared=True,
+        slo_ms={},
+        notes=(),
+        stop=Stop(),
+        processes=1,
+        command=(),
+        backend="dynctl",
+        at=1.0,
+    )
 
 
 def test_the_baseline_against_itself_is_a_floor_of_every_verdict() -> None:
