@@ -11,8 +11,10 @@ import typer
 
 from dynctl.cli import run_commands
 from dynctl.cli.bench_command import bench
+from dynctl.cli.export import export
 from dynctl.cli.frontend import frontend
-from dynctl.cli.options import Json, Name, NoColor
+from dynctl.cli.import_command import import_
+from dynctl.cli.options import File, HardwareFile, Json, Name, NoColor, Node, Sets
 from dynctl.cli.size import size
 from dynctl.errors import DynctlError, UsageError
 
@@ -25,21 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A topology file; ./topology.yaml by default.")]
-Sets = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")]
-Node = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Which of the file's nodes; by default the one whose address this host has."),
-]
-HardwareFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--hardware",
-        metavar="FILE",
-        help="Another machine: a snapshot, the text of `nvidia-smi topo -m`, or an NCCL topology XML; - for stdin.",
-    ),
-]
 
 
 @app.command()
@@ -209,13 +196,14 @@ def down(
         raise UsageError("--orphans is about all runs without a supervisor", fix="leave NAME out")
     if orphans:
         raise typer.Exit(down_orphans(timeout_s=timeout, kill=kill))
-
     raise typer.Exit(down(name, timeout_s=timeout, kill=kill, everywhere=everywhere))
 
 
 app.command()(frontend)
 app.command()(bench)
 app.command()(size)
+app.add_typer(export)
+app.command(name="import")(import_)
 
 
 @app.command(hidden=True)

@@ -100,6 +100,8 @@ def to_data(node: Node, path: Path = ()) -> Any:
 
 def _is_env(path: Path) -> bool:
     """Environment values are handed on as spelled: `n`, `0x10` and `1.0` mean something to whoever reads them."""
+    if path[:1] == ("x-k8s",):
+        return len(path) > 2 and path[-2] == "env"
     return path[:-1] == ("transport", "env") or (len(path) == 4 and path[0] == "roles" and path[2] == "env")
 
 
@@ -133,6 +135,12 @@ class Origin:
 
     def __hash__(self) -> int:
         return 0
+
+    def data(self, key: str) -> Any:
+        """What stands at a top-level key, whether the schema knows it or not; None where there is nothing."""
+        if not isinstance(self._root, Map) or key not in self._root.entries:
+            return None
+        return to_data(self._root.entries[key].node, (key,))
 
     def where(self, path: Sequence[str | int]) -> str:
         """`FILE:LINE dotted.path`; the path alone for what was made without a file."""

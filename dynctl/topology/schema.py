@@ -240,6 +240,10 @@ class Topology(Section):
         """For errors found after parsing: `FILE:LINE roles.decode.tp` for `where("roles", "decode", "tp")`."""
         return self._origin.where(path)
 
+    def written(self, key: str) -> Any:
+        """The data of a section of the user's own (`x-...`); None where there is none."""
+        return self._origin.data(key)
+
     @property
     def disaggregated(self) -> bool:
         """Whether prefill and decode are apart."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -15,6 +15,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 40
 MAX_NODES = 100_000
 
+T = TypeVar("T")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TEXT_TAGS = frozenset({None, "!", "tag:yaml.org,2002:str"})
@@ -39,7 +40,7 @@ class _Built(NamedTuple):
 def decode(raw: bytes, source: str) -> str:
     """The text of a file; UsageError when it is too big, binary or not UTF-8."""
     if len(raw) > MAX_BYTES:
-        raise _too_big(source)
+        raise too_big(source)
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
         raise UsageError(
@@ -59,7 +60,8 @@ def decode(raw: bytes, source: str) -> str:
         ) from None
 
 
-def _too_big(source: str) -> UsageError:
+def too_big(source: str) -> UsageError:
+    """The error for a file over the limit."""
     return UsageError(
         "this file is too big for a topology",
         where=str(Place(source, 1)),
@@ -71,7 +73,7 @@ def _too_big(source: str) -> UsageError:
 def compose_document(text: str, source: str) -> Map:
     """The tree of a whole topology file; UsageError with file and line for everything that is wrong with the YAML."""
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise _too_big(source)
+        raise too_big(source)
     node = _compose(text, lambda line: Place(source, line))
     if node is None:
         raise UsageError(
@@ -90,6 +92,11 @@ def compose_document(text: str, source: str) -> Map:
     return node
 
 
+def compose_documents(text: str, source: str) -> tuple[Node, ...]:
+    """The trees of all documents of a file that may hold several, under one bound; empty documents are left out."""
+    return _safely(text, lambda line: Place(source, line), lambda composer: tuple(composer.documents()))
+
+
 def compose_value(text: str, place: Place) -> Node:
     """The tree of one value given on the command line; empty text is null."""
     node = _compose(text, lambda _line: place)
@@ -97,6 +104,10 @@ def compose_value(text: str, place: Place) -> Node:
 
 
 def _compose(text: str, place: Callable[[int], Place]) -> Node | None:
+    return _safely(text, place, lambda composer: composer.document())
+
+
+def _safely(text: str, place: Callable[[int], Place], read: Callable[[_Composer], T]) -> T:
     if bad := _UNPRINTABLE.search(text):
         raise UsageError(
             f"control character U+{ord(bad[0]):04X} in the text",
@@ -105,7 +116,7 @@ def _compose(text: str, place: Callable[[int], Place]) -> Node | None:
             fix="remove the character, or name a topology file",
         )
     try:
-        return _Composer(text, place).document()
+        return read(_Composer(text, place))
     except yaml.YAMLError as error:
         raise _syntax_error(error, text, place) from None
 
@@ -136,6 +147,10 @@ def _syntax_error(error: yaml.YAMLError, text: str, place: Callable[[int], Place
     )
 
 
+def _is_empty(node: Node) -> bool:
+    return isinstance(node, Scalar) and scalar_value(node) is None
+
+
 class _Composer:
     """Builds nodes from the parser's events, so that every bound holds before anything is built."""
 
@@ -147,18 +162,25 @@ class _Composer:
 
     def document(self) -> Node | None:
         """The only document of the stream; None when there is none."""
-        next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return None
-        built = self._node(next(self._events), 1).node
-        next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
+        found = self._documents()
+        first = next(found, None)
+        if first is not None and (after := next(found, None)) is not None:
             raise self._wrong(
-                after, "there is a second document", "a topology is one document", "remove what follows `---`"
+                after[0], "there is a second document", "a topology is one document", "remove what follows `---`"
             )
-        empty = isinstance(built, Scalar) and scalar_value(built) is None
-        return None if empty else built
+        return None if first is None or _is_empty(first[1]) else first[1]
+
+    def documents(self) -> Iterator[Node]:
+        """All that are not empty."""
+        return (node for _, node in self._documents() if not _is_empty(node))
+
+    def _documents(self) -> Iterator[tuple[Any, Node]]:
+        """Each with the event that it begins with. Anchors are a document's own."""
+        next(self._events)
+        while not isinstance(begin := next(self._events), yaml.StreamEndEvent):
+            self._anchors = {}
+            yield begin, self._node(next(self._events), 1).node
+            next(self._events)
 
     def _node(self, event: Any, depth: int) -> _Built:
         if isinstance(event, yaml.AliasEvent):

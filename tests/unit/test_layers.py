@@ -22,6 +22,7 @@ PURE = (
     "dynctl.engines.registry",
     "dynctl.engines.spec",
     "dynctl.engines.vllm*",
+    "dynctl.export*",
     "dynctl.hardware.values",
     "dynctl.hardware.distance",
     "dynctl.hardware.matrix",
@@ -108,8 +109,8 @@ ALLOWED = {
 """Names that may be taken from a module which otherwise has effects."""
 
 ROOMS = (
-    *("errors", "environ", "replacing", "topology", "hardware", "http", "engines", "fabric", "plan", "frontend"),
-    *("telemetry", "store", "proof", "nodes", "ui", "preflight", "runtime", "ssh", "bench", "cli"),
+    *("errors", "environ", "replacing", "topology", "hardware", "http", "engines", "fabric", "plan", "export"),
+    *("frontend", "telemetry", "store", "proof", "nodes", "ui", "preflight", "runtime", "ssh", "bench", "cli"),
 )
 """Each room may import those before it, and of the others only their values."""
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")

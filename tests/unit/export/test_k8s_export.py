@@ -1,0 +1,144 @@
+"""What `dynctl export k8s` writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from dynctl.errors import UsageError
+from dynctl.export.to_graph import to_graph
+from tests.unit.export.crd import SCHEMAS
+from tests.unit.export.graphs import BASE, IMAGE, main, topology, written
+
+APIS = ("v1beta1", "v1alpha1")
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"engine": "dynamo-vllm", "frontend": {"routing": "cache-aware"}},
+        {"engine": "dynamo-mocker"},
+        {"engine": "sglang", "transport": {"require": "tcp"}},
+        {"engine": "dynamo-trtllm", "roles": {"worker": {"tp": 4}}},
+        {"x-k8s": {"image": IMAGE, "shared_memory": "0", "secret": "s", "volumes": {"a": "/a"}, "namespace": "n"}},
+        {"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 2, "name": "VLLMDecodeWorker"}}}},
+    ],
+)
+def test_it_keeps_to_the_schema(api: str, changes: dict[str, Any]) -> None:
+    jsonschema.validate(written(topology(**changes), api), SCHEMAS[api])
+
+
+def test_the_schema_refuses_what_the_operator_does_not_know() -> None:
+    document = written(topology())
+    document["spec"]["components"][0]["componentType"] = "frontend"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMAS["v1beta1"])
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_rdma_fields_follow_tensor_parallelism(api: str) -> None:
+    document = written(topology(transport={"require": "rdma"}), api)
+    for name, tp in (("PrefillWorker", "2"), ("DecodeWorker", "4")):
+        container = main(document, name)
+        assert container["resources"]["limits"]["rdma/ib"] == tp
+        assert container["resources"]["requests"]["rdma/ib"] == tp
+        assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+    worker = document["spec"].get("services", {}).get("DecodeWorker") or document["spec"]["components"][2]
+    variables = worker.get("envs") or worker["podTemplate"]["spec"]["containers"][0]["env"]
+    assert {"name": "UCX_TLS", "value": "rc_x,rc,dc_x,dc,cuda_copy,cuda_ipc"} in variables
+    assert (worker.get("sharedMemory") or {"size": worker.get("sharedMemorySize")})["size"] == "16Gi"
+
+
+def test_alpha_counts_gpus_beside_the_pod_and_beta_within() -> None:
+    alpha, beta = (written(topology(), api) for api in ("v1alpha1", "v1beta1"))
+    assert alpha["spec"]["services"]["DecodeWorker"]["resources"] == {"limits": {"gpu": "4"}}
+    assert main(beta, "DecodeWorker")["resources"]["limits"]["nvidia.com/gpu"] == "4"
+
+
+@pytest.mark.parametrize("require", ["tcp", "shm"])
+def test_without_rdma_nothing_asks_for_it(require: str) -> None:
+    container = main(written(topology(transport={"require": require})), "DecodeWorker")
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": "4"}}
+    assert "securityContext" not in container
+    assert "env" not in container
+
+
+def test_the_transport_becomes_the_engines_flag() -> None:
+    transport = {"direction": "push", "backend": "libfabric", "lease": "90s", "connector": {"num_threads": 4}}
+    args = main(written(topology(transport=transport)), "PrefillWorker")["args"]
+    assert args[args.index("--kv-transfer-config") + 1] == (
+        '{"kv_connector": "NixlPushConnector", "kv_role": "kv_producer", "kv_connector_extra_config": '
+        '{"kv_lease_duration": 90, "backends": ["LIBFABRIC"], "num_threads": 4}}'
+    )
+
+
+def test_a_router_that_follows_caches_is_told_of_them() -> None:
+    document = written(topology(frontend={"routing": "cache-aware"}))
+    assert main(document, "Frontend")["args"] == ["--router-mode", "kv"]
+    assert "--kv-events-config" in main(document, "PrefillWorker")["args"]
+    assert "--kv-events-config" not in main(document, "DecodeWorker")["args"]
+
+
+def test_settings_of_one_component_go_before_those_of_all() -> None:
+    k8s = {"image": IMAGE, "env": {"A": "1", "B": "1"}, "components": {"decode": {"image": "i:2", "env": {"B": "2"}}}}
+    document = written(topology(**{"x-k8s": k8s, "transport": {"require": "tcp"}}))
+    assert main(document, "PrefillWorker")["image"] == IMAGE
+    decode = main(document, "DecodeWorker")
+    assert (decode["image"], decode["env"]) == ("i:2", [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}])
+
+
+def test_a_worker_over_several_pods_shares_its_gpus_out() -> None:
+    document = written(topology(**{"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 2}}}}))
+    decode = document["spec"]["components"][2]
+    assert decode["multinode"] == {"nodeCount": 2}
+    assert main(document, "DecodeWorker")["resources"]["limits"] == {"nvidia.com/gpu": "2", "rdma/ib": "2"}
+
+
+def test_what_has_no_place_is_named() -> None:
+    roles = {"prefill": {"restart": {"max": 1}}, "decode": {"env": {"HF_TOKEN": "hf_secret"}}}
+    made = topology(roles=roles, frontend={"port": 9000, "routing": "session"}, ready={"timeout": "1m"})
+    graph, left = to_graph(made)
+    assert set(left) == {
+        "ready", "frontend.port", "frontend.routing", "roles.prefill.restart", "roles.decode.env.HF_TOKEN",
+    }  # fmt: skip
+    assert "hf_secret" not in str(graph)
+
+
+def test_nothing_is_named_where_nothing_is_left_out() -> None:
+    assert to_graph(topology(frontend={"port": 8000, "routing": "round-robin"}))[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "where"),
+    [
+        ({"x-k8s": None}, "no image for Frontend", "t.yaml"),
+        ({"model": "builtin:tiny"}, "can't be exported", "t.yaml:3 model"),
+        (
+            {"x-k8s": {"image": IMAGE, "sharedmemory": "1Gi"}},
+            "`x-k8s.sharedmemory` is wrong",
+            "t.yaml:12",
+        ),
+        ({"x-k8s": {"image": IMAGE, "shared_memory": "many"}}, "`x-k8s.shared_memory` is wrong", "t.yaml:12"),
+        ({"x-k8s": [1]}, "`x-k8s` is wrong", "t.yaml:10 x-k8s"),
+        ({"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 3}}}}, "over 3 pods", "components.decode.nodes"),
+        ({"roles": {"worker": {"args": {"kv-transfer-config": "{}"}}}}, "set by dynctl", "roles.worker.args"),
+        ({"roles": {"worker": {"args": {"disaggregation-mode": "agg"}}}}, "follows from the rest", "roles.worker.args"),
+        ({"engine": "trtllm", "roles": {"worker": {"dp": 2}}}, "has no flag for", "roles.worker.dp"),
+    ],
+)
+def test_what_can_not_be_written_is_refused(changes: dict[str, Any], cause: str, where: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        to_graph(topology(**changes))
+    assert cause in refused.value.cause
+    assert where in (refused.value.where or "")
+    assert refused.value.fix
+
+
+def test_the_command_lines_image_is_that_of_all() -> None:
+    graph, _ = to_graph(topology(**{"x-k8s": None}), "i:1")
+    assert {component.image for component in graph.components} == {"i:1"}
+    assert BASE["x-k8s"] == {"image": IMAGE}
