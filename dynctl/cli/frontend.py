@@ -34,10 +34,20 @@ def frontend(
     stall_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a stream may stand still.")] = 120.0,
     retry_ratio: Annotated[float, typer.Option(min=0, help="Retries per request, in the long run.")] = 0.2,
     retry_burst: Annotated[float, typer.Option(min=0, help="Retries that may come at once.")] = 64.0,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, help="Requests with the engines at once; more of them wait.")
+    ] = None,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 429.")] = 256,
+    longest_wait: Annotated[float, typer.Option(min=0.01, help="Seconds that one may wait; then 503.")] = 30.0,
+    decode_alone: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENS|learn", help="Prompts with fewer tokens to compute go to decode alone."),
+    ] = None,
 ) -> None:
     """Run the built-in router alone, in front of workers that run already."""
     from dynctl.frontend.command import serve
     from dynctl.frontend.retry import RetryLimits
+    from dynctl.frontend.shaping import read_shaping
     from dynctl.frontend.tls import read_tls
     from dynctl.frontend.watch import Timeouts
 
@@ -51,6 +61,7 @@ def frontend(
             retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
             routing=routing,
             resume=resume,
+            shaping=read_shaping(max_running, max_waiting, longest_wait, decode_alone),
             tls=read_tls(tls_cert, tls_key),
         )
     )

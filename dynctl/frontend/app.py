@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from dynctl.frontend.admission import Admission
 from dynctl.frontend.busy import Busy
 from dynctl.frontend.directed import directed_pair
 from dynctl.frontend.dispatch import Dispatcher
@@ -19,6 +20,7 @@ from dynctl.frontend.legs import Handover, Legs
 from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
 from dynctl.frontend.retry import Budget, RetryLimits
+from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -51,6 +53,7 @@ class App:
         retries: RetryLimits | None = None,
         engine_headers: Headers | None = None,
         resume: bool = False,
+        shaping: Shaping | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
@@ -60,7 +63,13 @@ class App:
         self.busy = Busy()
         self._recent: deque[RequestRecord] = deque(maxlen=_MAX_RECENT)
         self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
-        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries), resume=resume)
+        shaping = shaping or Shaping()
+        alone = shaping.decide()
+        self._admission = Admission(shaping.admission, clock) if shaping.admission else None
+        for one in (alone, self._admission):
+            if one is not None:
+                self.metrics.also(one)
+        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries), resume=resume, alone=alone)
         self._keys = keys
         self._token = token
         self._clock = clock
@@ -161,6 +170,12 @@ class App:
             raise Failure(415, "compressed request bodies are not read here", code="content_encoding")
         if pair is not None:
             await self._dispatcher.directed(job, pair, generation=generation)
+        elif generation and self._admission is not None:
+            await self._admission.enter(request.header(b"authorization") or b"")
+            try:
+                await self._dispatcher.generate(job)
+            finally:
+                self._admission.leave()
         elif generation:
             await self._dispatcher.generate(job)
         else:

@@ -30,14 +30,22 @@ def ask_of(request: Request, fields: Fields | None, *, prefixes: bool) -> Ask:
     """The estimates for a request; `prefixes`: with the blocks of its prompt. Nothing here can fail a request."""
     if fields is None:
         return NOTHING
-    raw = fields.get("prompt") or fields.get("messages")
-    text = bytes(raw) if raw is not None else b""
+    text = _prompt(fields)
     return Ask(
         tokens=max(1, len(text) // _BYTES_PER_TOKEN),
         output=_output(fields),
         blocks=blocks_of(text) if prefixes else (),
         session=_session(request, fields),
     )
+
+
+def tokens_of(fields: Fields) -> int:
+    """The estimate of the prompt's length alone."""
+    return max(1, len(_prompt(fields)) // _BYTES_PER_TOKEN)
+
+
+def _prompt(fields: Fields) -> bytes:
+    return bytes(fields.get("prompt") or fields.get("messages") or b"")
 
 
 def _output(fields: Fields) -> int:

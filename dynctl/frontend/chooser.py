@@ -35,20 +35,27 @@ class Chooser:
         self._turns[role] = turn + 1
         if self._plain:
             return round_robin(Snapshot(candidates=candidates, turn=turn))
-        matched = {}
-        if self._prefixes is not None and ask.blocks:
-            share = ask.tokens / len(ask.blocks)
-            matched = {name: round(count * share) for name, count in self._prefixes.matched(ask.blocks).items()}
         snapshot = Snapshot(
             candidates=candidates,
             turn=turn,
             outstanding=self.outstanding,
             tokens=ask.tokens,
-            matched=matched,
+            matched=self._matched(ask),
             session=ask.session,
             dice=(self._chance.random(), self._chance.random()),
         )
         return self._policy(snapshot)
+
+    def seen(self, workers: tuple[Worker, ...], ask: Ask) -> int:
+        """Tokens of the prompt that the one of these has seen that has seen most of it."""
+        matched = self._matched(ask)
+        return max((matched.get(worker.id, 0) for worker in workers), default=0)
+
+    def _matched(self, ask: Ask) -> dict[str, int]:
+        if self._prefixes is None or not ask.blocks:
+            return {}
+        share = ask.tokens / len(ask.blocks)
+        return {name: round(count * share) for name, count in self._prefixes.matched(ask.blocks).items()}
 
     def began(self, worker: Worker, ask: Ask) -> None:
         """A leg goes to the worker."""

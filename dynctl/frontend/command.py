@@ -25,6 +25,7 @@ from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
 from dynctl.frontend.retry import RetryLimits
 from dynctl.frontend.routing import POLICIES
+from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tls import Tls
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
@@ -49,15 +50,16 @@ def serve(
     retries: RetryLimits | None = None,
     routing: str = "round-robin",
     resume: bool = False,
+    shaping: Shaping | None = None,
     tls: Tls | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
     Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
     `allow_public`: with URLs, an address that others can reach needs no API key. `handover`: the seam between the
-    legs, for tests that must see verification fail. `resume`: carry on streams that break off. `tls`: https, and no
-    http. SIGHUP reads keys and certificate anew. Raises UsageError for wrong arguments, an unusable file, or a port
-    that is taken.
+    legs, for tests that must see verification fail. `resume`: carry on streams that break off. `shaping`: what is done
+    with requests besides. `tls`: https, and no http. SIGHUP reads keys and certificate anew. Raises UsageError for
+    wrong arguments, an unusable file, or a port that is taken.
     """
     import uvloop
 
@@ -82,7 +84,7 @@ def serve(
         )
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume)
+    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume, shaping)
     frontend.renews(lambda: _keys(api_keys_file, control), tls)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
@@ -104,6 +106,7 @@ class Frontend:
         retries: RetryLimits | None = None,
         routing: str = "round-robin",
         resume: bool = False,
+        shaping: Shaping | None = None,
     ) -> None:
         self._sock = sock
         self._urls = urls
@@ -120,6 +123,7 @@ class Frontend:
             retries=retries,
             engine_headers=engine_headers(),
             resume=resume,
+            shaping=shaping,
             on_record=self._record,
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)

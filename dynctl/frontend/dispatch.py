@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dynctl.frontend.body import decode_body, one_sequence, parse_fields, prefill_body
+from dynctl.frontend.alone import Alone
+from dynctl.frontend.ask import tokens_of
+from dynctl.frontend.body import Fields, decode_body, one_sequence, parse_fields, prefill_body
 from dynctl.frontend.carry import carry_on, follow
 from dynctl.frontend.directed import Pair
 from dynctl.frontend.errors import Failure, error_event
@@ -37,15 +39,25 @@ class Dispatcher:
     """Serves one job. Raises Failure with the error that the client gets.
 
     `counts` hears of what did not go as planned; retries are made as far as `budget` goes. `resume`: streams that break
-    off are carried on by another worker.
+    off are carried on by another worker. `alone`: decides which prompts decode serves alone.
     """
 
-    def __init__(self, workers: Workers, legs: Legs, counts: Counts, budget: Budget, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        legs: Legs,
+        counts: Counts,
+        budget: Budget,
+        *,
+        resume: bool = False,
+        alone: Alone | None = None,
+    ) -> None:
         self._workers = workers
         self._legs = legs
         self._counts = counts
         self._budget = budget
         self._resume = resume
+        self._alone = alone
 
     async def generate(self, job: Job) -> None:
         """A completion: through prefill and decode where it can be handed over, else by one worker."""
@@ -53,6 +65,21 @@ class Dispatcher:
         job.ask = self._workers.chooser.ask(job.request, job.fields)
         role = self._workers.alone_role()
         hand_over = role == "decode" and self._workers.expects("prefill") and one_sequence(job.fields)
+        if hand_over and self._alone is not None:
+            await self._shortest_way(job, job.fields, self._alone)
+        else:
+            await self._generate(job, role, hand_over=hand_over)
+
+    async def _shortest_way(self, job: Job, fields: Fields, alone: Alone) -> None:
+        """By two legs or by decode alone, whichever the tokens to compute make faster; what it took is noted."""
+        tokens = max(1, tokens_of(fields) - self._workers.chooser.seen(self._workers.ready("decode"), job.ask))
+        way = alone.way(tokens)
+        await self._generate(job, "decode", hand_over=way == "two legs")
+        ttft_ms = job.spans.split().ttft_ms
+        if ttft_ms is not None and (job.mode == "disaggregated") == (way == "two legs"):
+            alone.observe(way, tokens, ttft_ms)
+
+    async def _generate(self, job: Job, role: str, *, hand_over: bool) -> None:
         if not self._resume or not follow(job):
             await self._attempts(job, role, hand_over=hand_over)
             return

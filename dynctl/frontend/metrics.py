@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
 
 from dynctl.frontend.messages import RequestRecord
 from dynctl.frontend.workers import Workers
@@ -63,6 +64,10 @@ class Metrics:
         self.in_flight = 0
         self.requests_total = 0
         self.errors_total = 0
+
+    def also(self, collector: Collector) -> None:
+        """Show its metrics too."""
+        self._registry.register(collector)
 
     def finished(self, record: RequestRecord, path_label: str) -> None:
         """Count a finished request; directed ones stay out of TTFT."""

@@ -146,6 +146,11 @@ def _limits(front: Frontend) -> Iterator[str]:
     for key in ("prefill", "first", "whole", "stall"):
         if f"{key}_s" in front.timeouts.model_fields_set:
             yield from (f"--{key}-timeout", str(getattr(front.timeouts, f"{key}_s")))
+    if front.admission is not None:
+        yield from ("--max-running", str(front.admission.running), "--max-waiting", str(front.admission.queue))
+        yield from ("--longest-wait", str(front.admission.wait_s))
+    if front.decode_alone is not None:
+        yield from ("--decode-alone", str(front.decode_alone))
     for key in ("ratio", "burst"):
         if key in front.retries.model_fields_set:
             yield from (f"--retry-{key}", str(getattr(front.retries, key)))

@@ -1,4 +1,4 @@
-"""What the frontend waits for, and how often it tries again: `frontend.timeouts` and `frontend.retries`."""
+"""What the frontend waits for, tries again and admits: `frontend.timeouts`, `.retries` and `.admission`."""
 
 from __future__ import annotations
 
@@ -54,3 +54,19 @@ class Retries(Section):
 
     ratio: float = Field(default=0.2, ge=0, le=10, description="Per request, in the long run.", examples=[0.2])
     burst: float = Field(default=64.0, ge=0, le=1e6, description="At once, as when a worker dies.", examples=[64])
+
+
+class Admission(Section):
+    """How many requests the frontend lets through at once; the others wait, each API key's in turn."""
+
+    running: int = Field(ge=1, le=1_000_000, description="Requests with the engines at once.", examples=[64])
+    queue: int = Field(
+        default=256, ge=0, le=1_000_000, description="Requests that may wait; more get 429.", examples=[256]
+    )
+    wait_s: Seconds = Field(
+        default=30.0,
+        alias="wait",
+        description="Longest wait; then 503.",
+        examples=["30s"],
+        json_schema_extra={"default": "30s"},
+    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from dynctl.topology.base import NAME_PATTERN, Milliseconds, Seconds, Section, Text, fits_as_name, wrong
-from dynctl.topology.frontend_limits import LegTimeouts, Retries
+from dynctl.topology.frontend_limits import Admission, LegTimeouts, Retries
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
 from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
@@ -121,6 +121,14 @@ class Frontend(Section):
         description="What may be tried again.",
         examples=[{"ratio": 0.2, "burst": 64}],
         json_schema_extra={"default": {}},
+    )
+    admission: Admission | None = Field(
+        default=None, description="How many requests are let through at once.", examples=[{"running": 64}]
+    )
+    decode_alone: Annotated[int, Field(ge=0)] | Literal["learn"] | None = Field(
+        default=None,
+        description="Tokens to compute below which decode serves a prompt alone; `learn` finds them by TTFT.",
+        examples=["learn"],
     )
     api_keys_file: Text | None = Field(
         default=None,

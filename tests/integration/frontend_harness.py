@@ -22,6 +22,7 @@ from dynctl.frontend.errors import refusal_body
 from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerEntry, WorkerTable
 from dynctl.frontend.retry import RetryLimits
+from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -101,6 +102,7 @@ class Router:
         limits: Limits | None = None,
         routing: str = "round-robin",
         resume: bool = False,
+        shaping: Shaping | None = None,
     ) -> None:
         self.records: list[RequestRecord] = []
         self.failures: list[BaseException] = []
@@ -115,6 +117,7 @@ class Router:
             timeouts=timeouts,
             retries=retries,
             resume=resume,
+            shaping=shaping,
             on_record=self.records.append,
         )
         self.server = Server(self.app.handle, limits=limits, error_body=refusal_body, on_exception=self.failures.append)

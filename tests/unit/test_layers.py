@@ -57,7 +57,7 @@ PURE = (
     "dynctl.http.message",
     "dynctl.http.origin",
     "dynctl.http.reader",
-    "dynctl.frontend.body",
+    *("dynctl.frontend.alone", "dynctl.frontend.body", "dynctl.frontend.fair"),
     "dynctl.frontend.errors",
     "dynctl.frontend.health",
     "dynctl.frontend.messages",
