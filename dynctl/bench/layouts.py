@@ -10,7 +10,8 @@ import msgspec
 
 from dynctl.bench.holder import Held, Order
 from dynctl.bench.target import Target, by_run
-from dynctl.errors import RuntimeFailure, UsageError
+from dynctl.errors import HostError, RuntimeFailure, UsageError
+from dynctl.hardware.values import Hardware
 from dynctl.store.run import RunStore, is_supervised
 from dynctl.topology.schema import Topology
 
@@ -48,6 +49,16 @@ def layout(file: str, topology: Topology, sets: Sequence[str] = ()) -> Layout:
         gpus=sum(role.workers * role.gpus_per_worker for _, role in topology.roles.present()),
         slo_ms={name: value for name, value in found.items() if value is not None},
     )
+
+
+def room_beside(what: Layout, running: str, held: int, machine: Hardware) -> None:
+    """HostError where too few GPUs are left for a layout beside the run `running`, which holds `held` of them."""
+    if machine.has_gpu() and len(machine.gpus) < held + what.gpus:
+        raise HostError(
+            f"{what.label} needs {what.gpus} GPUs beside the {held} of {running}; there are {len(machine.gpus)}",
+            why="bench does not end a deployment that it did not start",
+            fix=f"`dynctl down {running}` and give bench its topology file: then both are started in turns",
+        )
 
 
 @contextlib.contextmanager

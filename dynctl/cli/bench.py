@@ -136,6 +136,8 @@ class Campaign:
         if len(layouts_) == 2 and not self._fit_together(layouts_):
             self._alternate(bench, progress, layouts_)
             return
+        if len(layouts_) == 1 and len(self.sources) == 2:
+            self._beside(layouts_[0], next(source for source in self.sources if isinstance(source, Target)))
         with contextlib.ExitStack() as stack:
             targets: list[Target] = []
             for source in self.sources:
@@ -203,6 +205,15 @@ class Campaign:
 
         machine = discover()
         return machine.has_gpu() and len(machine.gpus) >= wanted and not _alive_runs()
+
+    def _beside(self, layout: Layout, running: Target) -> None:
+        """A layout comes up beside what runs already."""
+        from dynctl.hardware.discover import discover
+
+        machine = discover()
+        layouts.room_beside(layout, running.label, running.gpus, machine)
+        if not machine.has_gpu():
+            self.notes.append("both layouts were up at once, on the same cores")
 
     def _phase(self, what: str, progress: BenchProgress) -> None:
         self.stop.phase = what

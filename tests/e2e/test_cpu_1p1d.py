@@ -96,6 +96,33 @@ def test_the_split_adds_up(cpu_1p1d: Deployment, client: openai.OpenAI) -> None:
     assert "dynctl_ttft_handover_seconds" in metrics
 
 
+def test_bench_measures_it_and_its_files_are_used_again(cpu_1p1d: Deployment) -> None:
+    """By name: exact prompts, every request's split, KV as the engine counts it. Then `bench diff` and `size`."""
+    load = ("--isl", "96", "--osl", "12", "--concurrency", "2", "--requests", "30", "--json")
+    found = []
+    for folder in ("old", "new"):
+        done = cpu_1p1d.dynctl("bench", cpu_1p1d.name, *load, "--output", folder)
+        assert done.returncode in (0, 1), done.stderr  # 1: this machine was so busy that the loader was late
+        found.append(json.loads(done.stdout))
+        assert {problem["id"] for problem in found[-1]["problems"]} <= {"client_lag", "client_cpu"}
+        (run,) = found[-1]["runs"]
+        assert (run["requests"], run["failed"]) == (30, 0)
+        assert run["split"]["records"] == 30
+        assert run["split"]["modes"] == {"disaggregated": 30}
+        assert run["kv"]["transfers"] >= 30
+        assert run["kv"]["gigabytes_per_s"] > 0
+        assert not any("longer or shorter" in note for note in found[-1]["notes"]), "prompts are exact"
+        assert {load["id"] for load in run["worker_load"]} == {"prefill-0", "decode-0"}
+    diff = json.loads(cpu_1p1d.dynctl("bench", "diff", "old", "new", "--json").stdout)
+    assert diff["loads"][0]["load"] == "concurrency 2"
+    sized = cpu_1p1d.dynctl("size", "--from-bench", "new", "--gpus", "8", "--model", "m", "-o", "split.yaml", "--json")
+    assert sized.returncode == 0, sized.stderr
+    best = json.loads(sized.stdout)["best"]
+    assert best["prefill"] + best["decode"] <= 8
+    checked = cpu_1p1d.dynctl("validate", "split.yaml")
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_every_socket_listens_on_loopback(cpu_1p1d: Deployment) -> None:
     """Engines, side channels, NIXL's and UCX's own sockets: nothing listens beyond this host."""
     listening = [

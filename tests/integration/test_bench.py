@@ -63,6 +63,24 @@ def test_two_files_are_brought_up_compared_and_taken_down(home: Home) -> None:
     home.nothing_left()
 
 
+def test_a_running_deployment_against_its_aggregated_counterpart(home: Home) -> None:
+    """As many workers that do both, up beside it; afterwards only what ran before runs."""
+    home.control(prefill={"prefill_delay_ms": 40}, worker={"prefill_delay_ms": 10})
+    home.up()
+    done = home.run("bench", "--compare", "agg", *QUICK, "--rounds", "2", "--aa", "--json")
+    assert done.code in (0, 1), done.err
+    document = done.json()
+    assert [run["layout"] for run in document["runs"]] == [home.name, f"{home.name}-agg", f"{home.name}-agg again"]
+    assert [run["workers"] for run in document["runs"]] == [2, 2, 2]
+    assert [run["rounds"] for run in document["runs"]] == [2, 2, 2]
+    assert document["comparison"]["ttft_p50"]["ratio"] > 1.5
+    assert document["itself"]["ttft_p50"]["ratio"] < 1.5
+    assert any("up at once" in note for note in document["notes"])
+    assert home.status()["state"] == "ready"
+    assert {record.parent.name for record in (home.dir / "state").glob("dynctl/*/*/run.json")} >= {home.name}
+    assert home.run("status", f"{home.name}-agg-bench").code == 5
+
+
 @pytest.mark.parametrize("phase", ["bringing up", "measuring"])
 def test_ctrl_c_keeps_what_there_is_and_leaves_nothing(home: Home, phase: str) -> None:
     """130, a partial result that says so, and no process."""
