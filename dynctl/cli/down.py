@@ -57,7 +57,8 @@ def down_orphans(*, timeout_s: float, kill: bool) -> int:
     for orphan in found:
         done = orphan.reclaim(0.0 if kill else timeout_s)
         survivors += done.survivors
-        _talk(f"reclaimed `{orphan.store.name}` (run {orphan.run_id[:8]}): {done.processes} processes")
+        segments = f", {done.segments} segments of shared memory" if done.segments else ""
+        _talk(f"reclaimed `{orphan.store.name}` (run {orphan.run_id[:8]}): {done.processes} processes{segments}")
     for place in elsewhere():
         _talk(f"left alone: {place}")
     if not found:

@@ -133,6 +133,8 @@ def _refuse_running(name: str) -> None:
                 _say(f"reclaimed {done.processes} processes of an earlier start of `{name}` that nobody supervises")
         elif left := Leftovers(orphan.run_id, orphan.store).processes():  # it can't be adopted: its record is damaged
             raise still_alive(name, left)
+        else:
+            orphan.reclaim(0.0)  # all of it was killed at once: files and shared memory may be left
     refuse_leftovers(RunStore(name))
 
 

@@ -7,25 +7,28 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
-from dynctl.runtime import cgroups, ipc, nothing_left, ownership, shared_memory
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.shared_memory import Segment
 
 KILL_S = 10.0
 SWEEP_GRACE_S = 5.0
+SWEEP_POLL_S = 0.1
 
 
 class Ending:
     """The orderly end of all processes of a run. `hurry` cuts every wait short."""
 
-    def __init__(self, processes: Iterable[Managed], run_id: str, grace_s: float) -> None:
-        self._processes, self._run_id = list(processes), run_id
+    def __init__(self, processes: Iterable[Managed], run_id: str, directory: Path, grace_s: float) -> None:
+        self._processes, self._run_id, self._directory = list(processes), run_id, directory
         self._deadline = time.monotonic() + grace_s
         self._hurry = asyncio.Event()
         self._seen: dict[int, psutil.Process] = {}
-        self._segments: set[str] = set()
+        self._segments: set[Segment] = set()
 
     def hurry(self) -> None:
         """Kill at once."""
@@ -35,7 +38,7 @@ class Ending:
         """Ends everything; descriptions of processes that survived SIGKILL are returned."""
         for process in self._processes:
             process.move("stop", "stopping")
-        self._remember()
+        await asyncio.to_thread(self._remember)
         await self._end(["frontend"])
         if self._running(["frontend"]):
             await self._end(["decode"])
@@ -72,14 +75,19 @@ class Ending:
         for process in self._processes:
             for member in process.processes():
                 self._seen[member.pid] = member
-        self._segments = shared_memory.mapped_by(self._seen)
+        self._segments = shared_memory.made_by(self._seen.values())
 
     def _sweep(self) -> list[str]:
         """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
-        if not self._hurry.is_set():
-            psutil.wait_procs(self._left(), timeout=SWEEP_GRACE_S)
+        deadline = time.monotonic() + (0.0 if self._hurry.is_set() else SWEEP_GRACE_S)
+        while left := self._left():
+            self._segments |= shared_memory.made_by(left)  # an engine that was starting goes on making them
+            if time.monotonic() > deadline:
+                break
+            time.sleep(SWEEP_POLL_S)
         groups = cgroups.of_run(self._run_id)
-        if self._left():
+        self._segments |= segments.read(self._directory, self._run_id)
+        if left:
             for group in groups:
                 cgroups.kill(group)
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)

@@ -7,9 +7,19 @@ import os
 from dynctl.errors import HostError
 from dynctl.store.log import EventLog
 from dynctl.store.paths import private_dir
-from dynctl.store.run import READY_FILE, SPAWNED_FILE, TOPOLOGY_FILE, RunStore, write_private
+from dynctl.store.run import READY_FILE, SEGMENTS_FILE, SPAWNED_FILE, TOPOLOGY_FILE, RunStore, write_private
 
-NAMES = ("run.json", "plan.json", TOPOLOGY_FILE, "secrets.json", "token", "secret", SPAWNED_FILE, READY_FILE)
+NAMES = (
+    "run.json",
+    "plan.json",
+    TOPOLOGY_FILE,
+    "secrets.json",
+    "token",
+    "secret",
+    SPAWNED_FILE,
+    SEGMENTS_FILE,
+    READY_FILE,
+)
 
 Stamp = tuple[int, int, int]
 

@@ -13,10 +13,11 @@ import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
-from dynctl.runtime import cgroups, ipc, nothing_left, ownership, shared_memory, spawned
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory, spawned
 from dynctl.store.run import RunStore
 
 SWEEP_GRACE_S = 5.0
+SWEEP_POLL_S = 0.1
 ORDER = ("frontend", "decode")
 """Nothing new comes in without the frontend; decode holds what is in flight. The rest goes last."""
 
@@ -54,25 +55,28 @@ class Leftovers:
         deadline = time.monotonic() + grace_s
         found = self.processes()
         groups = self._groups()
-        segments = shared_memory.mapped_by(self._seen)
+        made = shared_memory.made_by(found) | segments.read(self._store.dir, self._run_id)
+        there = sum(segment.is_there() for segment in made)
         if grace_s:
             for role in (*ORDER, ""):
                 self._ask(role, deadline)
         sweep_s = min(SWEEP_GRACE_S, max(0.0, deadline - time.monotonic()))
         while (left := self.processes()) and sweep_s > 0 and time.monotonic() < deadline:
-            sweep_s -= ownership.POLL_S
-            time.sleep(ownership.POLL_S)
+            made |= shared_memory.made_by(left)  # an engine that was starting goes on making them
+            sweep_s -= SWEEP_POLL_S
+            time.sleep(SWEEP_POLL_S)
         if left:
+            made |= shared_memory.made_by(left)
             for group in groups:
                 cgroups.kill(group)
         alive = ownership.end_all(self.processes, grace_s=0.0)
-        held = [] if alive else nothing_left.remains(self._seen, self._ports(), segments, groups)
+        held = [] if alive else nothing_left.remains(self._seen, self._ports(), made, groups)
         survivors = (*(ownership.describe(process) for process in alive), *held)
         if not alive:
             ipc.remove(self._run_id, self._runtime_dirs())
         if not survivors:
             self._store.ended()
-        return Reclaimed(len(found), len(segments), tuple(survivors))
+        return Reclaimed(len(found), there, tuple(survivors))
 
     def _ask(self, role: str, deadline: float) -> None:
         """SIGTERM to the servers of that role, and time to end their children; of any other role with ""."""

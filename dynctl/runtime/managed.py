@@ -17,7 +17,7 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.nodes.parts import with_epoch
 from dynctl.nodes.seen import LogSeen
-from dynctl.runtime import ownership, procfs, spawned
+from dynctl.runtime import ownership, procfs, segments, shared_memory, spawned
 from dynctl.runtime.affinity import hold_to
 from dynctl.runtime.binding import ProcessView, judge
 from dynctl.runtime.lifecycle import Action, Life, LifeEvent, Rules, said, step
@@ -177,8 +177,15 @@ class Managed:
         self.bound = found
 
     def clear_leftovers(self) -> list[psutil.Process]:
-        """Kills it and what it left behind: engine children that would hold its device and ports; the survivors."""
-        return ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
+        """Kills it and what it left behind: engine children that would hold its device and ports; the survivors.
+
+        What it made of shared memory goes with it, unless somebody else maps it.
+        """
+        made = shared_memory.made_by(ownership.processes_of(self._run_id, self.id))
+        left = ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
+        if not left:
+            shared_memory.remove_unused(made | segments.read(self._store.dir, self._run_id, self.id))
+        return left
 
     def last_lines(self) -> list[str]:
         """The last lines of its log, UCX's left out."""

@@ -12,6 +12,7 @@ import psutil
 
 from dynctl.hardware import nvml
 from dynctl.runtime import cgroups, shared_memory
+from dynctl.runtime.shared_memory import Segment
 
 LISTEN = "0A"
 """TCP_LISTEN of include/net/tcp_states.h, as /proc/net/tcp writes it."""
@@ -19,10 +20,13 @@ RELEASE_S = 5.0
 """A driver gives memory back, and the kernel ports, a moment after the process is gone."""
 
 
-def remains(pids: Collection[int], ports: Collection[int], segments: set[str], groups: Collection[Path]) -> list[str]:
+def remains(
+    pids: Collection[int], ports: Collection[int], segments: set[Segment], groups: Collection[Path]
+) -> list[str]:
     """In words what is still held of a run whose processes, `pids`, have ended. Empty: nothing is left.
 
-    `ports`: those of the plan. `segments`: shared memory that its processes had mapped. Both are removed, or waited
+    `ports`: those of the plan. `segments`: shared memory that they made; what another
+    process maps as well is that one's, too. Both are removed, or waited
     for, first.
     """
     shared_memory.remove_unused(segments)
@@ -31,7 +35,8 @@ def remains(pids: Collection[int], ports: Collection[int], segments: set[str], g
     deadline = time.monotonic() + RELEASE_S
     while (held := [*_gpu_owners(pids), *_listeners(pids, ports)]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return [*held, *_segments(segments), *(f"control group {group}" for group in groups if group.is_dir())]
+    left = (f"shared memory {segment.path}" for segment in shared_memory.left(segments))
+    return [*held, *left, *(f"control group {group}" for group in groups if group.is_dir())]
 
 
 def _gpu_owners(pids: Collection[int]) -> Iterator[str]:
@@ -63,10 +68,3 @@ def _listening(table: Path) -> Iterator[int]:
             fields = line.split()
             if fields[3] == LISTEN and int(fields[7]) == os.getuid():
                 yield int(fields[1].rpartition(":")[2], 16)
-
-
-def _segments(segments: set[str]) -> Iterator[str]:
-    """A segment that another process maps as well is that one's, too."""
-    left = {path for path in segments if Path(path).exists()}
-    for path in sorted(left - shared_memory.mapped_by(psutil.pids())) if left else ():
-        yield f"shared memory {path}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import defaultdict
 from pathlib import Path
 
 from dynctl.runtime.binding import ProcessView, allowed, policy_of
@@ -34,3 +36,24 @@ def _policy(process: Path) -> str | None:
             return policy_of((file.read(FIRST_MAPPINGS_BYTES) or b"").decode(errors="replace"))
     except OSError:
         return None
+
+
+def trees(roots: set[int], root: Path = PROC) -> dict[int, set[int]]:
+    """Pids of each of these processes and its descendants, by one pass over /proc; those that are gone miss."""
+    children: dict[int, list[int]] = defaultdict(list)
+    alive = set()
+    for name in os.listdir(root):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((root / name / "stat").read_bytes().rpartition(b")")[2].split(None, 2)[1])
+                children[parent].append(int(name))
+                alive.add(int(name))
+    found = {}
+    for top in roots & alive:
+        members, waiting = {top}, [top]
+        while waiting:
+            below = children[waiting.pop()]
+            members.update(below)
+            waiting += below
+        found[top] = members
+    return found

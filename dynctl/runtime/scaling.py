@@ -156,11 +156,11 @@ class Scaling:
         seen: dict[int, psutil.Process] = {}
         for process in going:
             seen |= {member.pid: member for member in await asyncio.to_thread(process.processes)}
-        segments = await asyncio.to_thread(shared_memory.mapped_by, seen)
+        made = await asyncio.to_thread(shared_memory.made_by, seen.values())
         groups = [group / process.id for group in cgroups.of_run(self._run.record.run_id, seen) for process in going]
         ports = {port for process in going for port in process.spec.ports.values()}
         await asyncio.gather(*(self._stop(process) for process in going))
-        held = await asyncio.to_thread(nothing_left.remains, seen, ports, segments, groups)
+        held = await asyncio.to_thread(nothing_left.remains, seen, ports, made, groups)
         alive = [f"{process.id}: {process.life.reason}" for process in going if process.state == "failed"]
         if alive or held:
             raise RuntimeFailure("something of a worker that was to go is left", why=(*alive, *held))

@@ -39,6 +39,7 @@ from dynctl.runtime.reading import Reading
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
 from dynctl.runtime.secret import engine_key, guarded
+from dynctl.runtime.segments import Noting
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spans import Spans
 from dynctl.runtime.upkeep import Upkeep
@@ -97,7 +98,8 @@ class Supervisor:
             await Adoption(self).take_over()
         await self.control.listen(listener)
         reading = Reading(self.processes, self.is_ready)
-        chores = (reading.run, self._show, Rotating(self.store, self.events).run, self.upkeep.run)
+        noting = Noting(self.store.dir, self.record.run_id, self.processes)
+        chores = (reading.run, self._show, Rotating(self.store, self.events).run, self.upkeep.run, noting.run)
         housekeeping = [asyncio.create_task(tend(work)) for work in chores]
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
@@ -237,7 +239,7 @@ class Supervisor:
         )
         self.publish()
         grace_s = FAILURE_GRACE_S if self.picture.failure else self._grace_s
-        ending = Ending(self.processes.values(), self.record.run_id, grace_s)
+        ending = Ending(self.processes.values(), self.record.run_id, self.store.dir, grace_s)
         if self.neighbours:
             self.neighbours.parting.begin()
             await first_of(self.neighbours.parting.drained(grace_s), self._kill.wait())

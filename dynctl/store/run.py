@@ -24,6 +24,8 @@ from dynctl.store.rotation import generations
 T = TypeVar("T")
 SPAWNED_FILE = "spawned.jsonl"
 """What the run has started. It is there until the run has ended in order."""
+SEGMENTS_FILE = "segments.jsonl"
+"""Shared memory that its processes were seen to map: there as long."""
 TOPOLOGY_FILE = "topology.json"
 READY_FILE = "ready"
 """Holds the run's id once every gate was open: such a run is adopted, one that never served is reclaimed."""
@@ -66,7 +68,7 @@ class RunStore:
         for directory in (self.dir, self.logs, self.ucx):
             paths.private_dir(directory)
         logs = (*self.logs.glob("*.log*"), *self.ucx.glob("*.log*"), *self.dir.glob("events.jsonl*"))
-        for stale in (*logs, self.dir / SPAWNED_FILE, self.dir / READY_FILE):
+        for stale in (*logs, *(self.dir / name for name in (SPAWNED_FILE, SEGMENTS_FILE, READY_FILE))):
             stale.unlink(missing_ok=True)
         record = RunRecord(
             name=self.name,
@@ -171,6 +173,7 @@ class RunStore:
     def ended(self) -> None:
         """Nothing of the run is left."""
         with contextlib.suppress(OSError):
+            (self.dir / SEGMENTS_FILE).unlink(missing_ok=True)
             (self.dir / SPAWNED_FILE).unlink(missing_ok=True)
 
     def exists(self) -> bool:

@@ -28,6 +28,7 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     die_message: str | None = None  # written to the log before dying
     exit_code: int = 1
     hang_at_phase: str | None = None  # say nothing more and never become ready
+    segment: bool = False  # the worker makes a segment of shared memory, and leaves it
     # Time of a request's parts.
     queue_delay_ms: float = 0.0
     prefill_delay_ms: float = 0.0  # wherever a prompt is computed

@@ -41,7 +41,7 @@ def main() -> NoReturn:
     side, side_error = _bind_side(config)
     group = Group(config)
     meeting = [group.listener.fileno()] if group.listener else []
-    children = start_children([http.fileno(), *meeting], [side.fileno()] if side else [])
+    children = start_children([http.fileno(), *meeting], [side.fileno()] if side else [], segment=knobs.segment)
     _end_on_signal(children)
     pids = {"api": os.getpid(), "core": children.core, "worker": children.worker}
     ucx = UcxLog(children.worker, knobs.ucx_class)

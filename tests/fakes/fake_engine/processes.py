@@ -7,7 +7,9 @@ channel's port; SIGTERM of the core ends both; the end of the core ends the work
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import secrets
 import signal
 from typing import NoReturn
 
@@ -32,31 +34,32 @@ class Children(msgspec.Struct, frozen=True):
                 continue
 
 
-def start_children(server_only: list[int], core_only: list[int]) -> Children:
+def start_children(server_only: list[int], core_only: list[int], *, segment: bool = False) -> Children:
     """Fork core and worker; call before there are threads or an event loop.
 
     `server_only` are file descriptors that only the server keeps (its HTTP port), `core_only` those that the core keeps
-    as well, but not the worker (the side channel's port).
+    as well, but not the worker (the side channel's port). `segment`: the worker makes shared memory, and never removes
+    it.
     """
     reader, writer = os.pipe()
     core = os.fork()
     if core == 0:
         for fd in (reader, *server_only):
             os.close(fd)
-        _run_core(writer, core_only)
+        _run_core(writer, core_only, segment)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         worker = int(pipe.readline() or b"0")
     return Children(core, worker)
 
 
-def _run_core(writer: int, core_only: list[int]) -> NoReturn:
+def _run_core(writer: int, core_only: list[int], segment: bool) -> NoReturn:
     alive, held = os.pipe()  # the worker reads its end from it: EOF when the core is gone
     worker = os.fork()
     if worker == 0:
         for fd in (held, writer, *core_only):
             os.close(fd)
-        _run_worker(alive)
+        _run_worker(alive, segment)
     os.close(alive)
     set_title(CORE_TITLE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -67,11 +70,20 @@ def _run_core(writer: int, core_only: list[int]) -> NoReturn:
         signal.pause()
 
 
-def _run_worker(alive: int) -> NoReturn:
+def _run_worker(alive: int, segment: bool) -> NoReturn:
     set_title(WORKER_TITLE)
+    held = _map_segment() if segment else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.read(alive, 1)
+    del held
     os._exit(0)
+
+
+def _map_segment() -> mmap.mmap:
+    """As Python's multiprocessing does it."""
+    with open(f"/dev/shm/psm_{secrets.token_hex(4)}", "xb+") as file:  # noqa: S108
+        file.truncate(4096)
+        return mmap.mmap(file.fileno(), 4096)
 
 
 def set_title(title: str) -> None:
