@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynctl.cli.options import File, Sets
+from dynctl.cli.options import File, HardwareFile, Node, Sets
 from dynctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,3 +74,20 @@ def talk(*lines: str) -> None:
 def warn(warnings: Iterable[str]) -> None:
     """A plan's warnings."""
     talk(*(f"warning: {warning}" for warning in warnings))
+
+
+@export.command()
+def bash(
+    file: File = None,
+    sets: Sets = [],  # noqa: B006
+    hardware: HardwareFile = None,
+    node: Node = None,
+    output: Output = None,
+) -> None:
+    """A script that starts the plan's processes, and ends them all when it ends."""
+    from dynctl.cli.plan import plan_of
+    from dynctl.export.bash import bash
+
+    plan, _ = plan_of(file, sets, hardware, node)
+    warn(plan.warnings)
+    write(bash(plan), output, executable=True)

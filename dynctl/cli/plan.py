@@ -24,7 +24,7 @@ def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -
         topology = choose.topology(file, sets)
         print(f"{topology.name}: valid", file=sys.stderr)  # noqa: T201
         return 0
-    made, _ = _plan(file, sets, hardware)
+    made, _ = plan_of(file, sets, hardware)
     pairs = [pair.path for pair in made.transport.pairs]
     path = f", KV over {max(pairs, key=CLASS_ORDER.index)}" if pairs else ""
     gpus = len({gpu for process in made.processes for gpu in process.gpus})
@@ -54,7 +54,7 @@ def plan(
     node: str | None = None,
 ) -> int:
     """What `up` would do, here or on the machine that `hardware` describes; `explain`: and why it sits there."""
-    made, here = _plan(file, sets, hardware, node)
+    made, here = plan_of(file, sets, hardware, node)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())  # noqa: T201
         return 0
@@ -64,7 +64,7 @@ def plan(
     return 0
 
 
-def _plan(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> tuple[Plan, bool]:
+def plan_of(file: Path | None, sets: list[str], hardware: Path | None, asked: str | None = None) -> tuple[Plan, bool]:
     """The plan without its secrets, and whether it is this host's own.
 
     A host that is none of a topology's nodes sees the plan of `asked`, or of the frontend's node, by its snapshot.
