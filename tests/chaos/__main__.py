@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: the fault matrix against fake engines, its main rows against real ones; one table.
+"""`python -m tests.chaos`: the fault matrix against fake engines, its main rows against real ones, or both: one table.
 
 Exit 1 when a row is not as expected. The same seed gives the same random faults.
 """
@@ -40,8 +40,8 @@ def main() -> int:
     rows: list[dict[str, object]] = []
     print(table.heads(), flush=True)
     with tempfile.TemporaryDirectory(prefix="dynctl-chaos-") as directory:
-        for seen in _play_all(options, Path(directory)):
-            rows.append(seen.document())
+        for engine, seen in _play_all(options, Path(directory)):
+            rows.append({"engine": engine, **seen.document()})
             print(table.line(rows[-1]), flush=True)
             if options.json:  # row by row: what was seen is not lost with what comes after
                 options.json.write_text(json.dumps({"schema": 1, "seed": options.seed, "rows": rows}, indent=1) + "\n")
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=("fake", "vllm"), default="fake")
+    parser.add_argument("--engine", choices=("fake", "vllm"), action="append", help="one or both; fake by default")
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--random", type=int, default=10, metavar="N", help="random pairs of faults")
     parser.add_argument(
@@ -66,14 +66,24 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stop", type=float, default=30.0, metavar="SECONDS", help="how long SIGSTOP lasts")
     parser.add_argument("--only", default="", metavar="TEXT[|TEXT]", help="rows whose name has one of these in it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.engine = options.engine or ["fake"]
+    return options
 
 
-def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[Seen]:
-    fake = options.engine == "fake"
+def _play_all(options: argparse.Namespace, directory: Path) -> Iterator[tuple[str, Seen]]:
+    for engine in options.engine:
+        place = directory / engine
+        place.mkdir()
+        for seen in _play_engine(options, place, engine):
+            yield engine, seen
+
+
+def _play_engine(options: argparse.Namespace, directory: Path, engine: str) -> Iterator[Seen]:
+    fake = engine == "fake"
     python = str(build_fake_environment(directory / "venv")) if fake else str(default_python("vllm"))
     model = make_fake_model(directory / "model")
-    deadline_s = max(DEADLINE_S[options.engine], options.stop + 15)
+    deadline_s = max(DEADLINE_S[engine], options.stop + 15)
 
     @contextmanager
     def world() -> Iterator[World]:

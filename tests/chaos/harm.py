@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from tests.chaos import crash
+from tests.chaos import orders
 from tests.chaos.world import World
 
 Harm = Callable[[World], None]
@@ -32,6 +32,39 @@ def send(number: signal.Signals, *targets: str) -> Harm:
             os.kill(pid, number)
 
     return harm
+
+
+def send_to_run(number: signal.Signals) -> Harm:
+    """To every process of the plan: all but the supervisor."""
+    return lambda world: send(number, *(process.id for process in world.processes()))(world)
+
+
+class Slow:
+    """A process that runs for a tenth of the time only: stopped and let go on again and again."""
+
+    RUNS_S, STOPPED_S = 0.01, 0.09
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._over = threading.Event()
+
+    def begin(self, world: World) -> None:
+        """From now on."""
+        self._over.clear()
+        process = psutil.Process(world.pid(self._target))
+
+        def run() -> None:
+            with contextlib.suppress(psutil.Error):
+                while not self._over.wait(self.RUNS_S):
+                    process.suspend()
+                    self._over.wait(self.STOPPED_S)
+                    process.resume()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def end(self, _world: World) -> None:
+        """As fast as ever."""
+        self._over.set()
 
 
 class Stop:
@@ -65,12 +98,18 @@ def send_all(number: signal.Signals) -> Harm:
 
 
 def tell(target: str, **knobs: Any) -> Harm:
-    """The fake engine misbehaves from now on."""
+    """The engine misbehaves from now on."""
     return lambda world: world.tell(target, **knobs)
 
 
+def slower(target: str) -> Harm:
+    """Each token takes ten times as long."""
+    fake = tell(target, token_delay_ms=80, prefill_delay_ms=200)
+    return lambda world: fake(world) if world.fake else world.tell(target, slower=10)
+
+
 def well(world: World) -> None:
-    """All fake engines behave again."""
+    """All engines behave again."""
     world.tell()
 
 
@@ -81,7 +120,7 @@ def crash_on(target: str, later: int) -> Harm:
         process = world.process(target)
         if not world.fake:
             core = psutil.Process(world.pid(f"{target}.core"))
-            crash.order(world.home.dir, target, later)
+            orders.give(world.home.dir, target, crash_on_request=later)
             core.wait(60)
             return
         files = list((world.home.dir / "record").glob(f"*-{process.ports['http']}.jsonl"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from dynctl.runtime.shared_memory import mapped_by
 from tests.integration.run_harness import Home
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written
@@ -27,7 +28,8 @@ class Leftovers:
 
     def left(self) -> list[str]:
         """In words what is there that was not before: files, and ports of the home's plans that are listened on."""
-        return [*sorted(self._files() - self._before), *(f"port {port}" for port in sorted(self._ports()))]
+        used = mapped_by(psutil.pids())  # of whoever lives: not left by one that is gone
+        return [*sorted(self._files() - self._before - used), *(f"port {port}" for port in sorted(self._ports()))]
 
     def _files(self) -> set[str]:
         places = [(self._home.dir / "tmp", "*")]

@@ -20,7 +20,7 @@ MEMBERS: tuple[tuple[str, Lost], ...] = (
 
 def matrix(stop_s: float) -> list[Fault]:
     """All of it; `stop_s`: how long what is stopped stays stopped."""
-    return [*_signals(stop_s), *_whole_run(stop_s), *_engines(), *_files(), *_limits()]
+    return [*_signals(stop_s), *_whole_run(stop_s), *_engines(), *_dynctls(), *_files(), *_limits()]
 
 
 def _signals(stop_s: float) -> list[Fault]:
@@ -50,20 +50,20 @@ def _stopped(target: str, lost: Lost, stop_s: float) -> Fault:
 
 def _whole_run(stop_s: float) -> list[Fault]:
     both = harm.send(SIGKILL, "prefill-0", "prefill-1")
-    most = harm.send(SIGKILL, "prefill-0", "prefill-1", "decode-0", "decode-1", "frontend")
     down: End = "ends"
     return [
         Fault("both prefill SIGKILL", "prefill-0", both, "none", notice_ms=DEAD_MS, from_end=True),
         Fault("both decode SIGKILL", "decode-0", harm.send(SIGKILL, "decode-0", "decode-1"), "any", notice_ms=DEAD_MS,
               from_end=True, real=True),
-        Fault("all but supervisor SIGKILL", "decode-0", most, "any", notice_ms=DEAD_MS, from_end=True),
+        Fault("all but supervisor SIGKILL", "decode-0", harm.send_to_run(SIGKILL), "any", notice_ms=DEAD_MS,
+              from_end=True, real=True),
         Fault("supervisor SIGSTOP", "supervisor", harm.send(SIGSTOP, "supervisor"), "none",
               mend=harm.send_all(SIGCONT), hold_s=stop_s, real=True),
         Fault("all SIGSTOP", "all", harm.send_all(SIGSTOP), "any", mend=harm.send_all(SIGCONT), hold_s=stop_s,
               real=True),
         Fault("supervisor SIGKILL", "supervisor", harm.send(SIGKILL, "supervisor"), "none", end="adopted", real=True),
         Fault("supervisor SIGTERM", "supervisor", harm.send(SIGTERM, "supervisor"), "any", end=down, real=True),
-        Fault("supervisor SIGHUP", "supervisor", harm.send(signal.SIGHUP, "supervisor"), "none"),
+        Fault("supervisor SIGHUP", "supervisor", harm.send(signal.SIGHUP, "supervisor"), "none", real=True),
         Fault("all SIGTERM", "all", harm.send_all(SIGTERM), "any", end=down, real=True),
         Fault("all SIGKILL", "all", harm.send_all(SIGKILL), "any", end="again", real=True),
     ]  # fmt: skip
@@ -75,35 +75,45 @@ def _engines() -> list[Fault]:
         late = {"mend": harm.well, "hold_s": 3.0}
         rows += [
             Fault(f"{target} exit 1 at restart", target, harm.killed_and(target, die_at_phase="config"), lost,
-                  notice_ms=DEAD_MS, from_end=True, **late),
+                  notice_ms=DEAD_MS, from_end=True, real=True, **late),
             Fault(f"{target} hangs in restart", target, harm.killed_and(target, hang_at_phase="weights"), lost,
                   notice_ms=DEAD_MS, from_end=True, **late),
             Fault(f"{target} crashes on 10th request", target, harm.crash_on(target, 10), lost, real=True),
             Fault(f"{target} hangs after ready", target, harm.tell(target, stuck=True), lost,
-                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),
-            Fault(f"{target} 10x slower", target,
-                  harm.tell(target, token_delay_ms=80, prefill_delay_ms=200), "none", mend=harm.well, hold_s=4.0),
+                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1, real=True),
+            Fault(f"{target} 10x slower", target, harm.slower(target), "none", mend=harm.well, hold_s=4.0, real=True),
             Fault(f"{target} garbage on its port", target, harm.tell(target, garbage=True), lost,
-                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1),
-            Fault(f"{target} port stolen", target, harm.steal_port(target, 4.0), lost),
+                  notice_periods=STALLED_PERIODS, mend=harm.well, hold_s=STALL_S + 1, real=True),
+            Fault(f"{target} port stolen", target, harm.steal_port(target, 4.0), lost, real=True),
         ]  # fmt: skip
     return rows
+
+
+def _dynctls() -> list[Fault]:
+    """Faults of dynctl's own processes, besides signals."""
+    rows = []
+    for target in ("frontend", "supervisor"):
+        slow = harm.Slow(target)
+        rows.append(Fault(f"{target} 10x slower", target, slow.begin, "none", mend=slow.end, hold_s=4.0, real=True))
+    return [*rows, Fault("frontend port stolen", "frontend", harm.steal_port("frontend", 4.0), "any", real=True)]
 
 
 def _files() -> list[Fault]:
     logs, state = harm.Disk("logs"), harm.Disk(".")
     everyone = ("supervisor", "frontend", "prefill-0", "decode-0")
     return [
-        Fault("disk full for logs", "logs", logs.full, "none", mend=logs.freed, hold_s=3.0, skip=harm.no_mounts),
-        Fault("disk full for state", "state", state.full, "none", mend=state.freed, hold_s=3.0, skip=harm.no_mounts),
+        Fault("disk full for logs", "logs", logs.full, "none", mend=logs.freed, hold_s=3.0, skip=harm.no_mounts,
+              real=True),
+        Fault("disk full for state", "state", state.full, "none", mend=state.freed, hold_s=3.0, skip=harm.no_mounts,
+              real=True),
         Fault("disk full, prefill-0 killed", "prefill-0",
               harm.then(harm.writes_fail(*everyone, fail=True), harm.send(SIGKILL, "prefill-0")), "none",
               mend=harm.writes_fail("supervisor", "frontend", fail=False), hold_s=3.0),
-        Fault("plan.json truncated", "plan.json", harm.truncate("plan.json", 0.5), "none"),
-        Fault("events.jsonl half written", "events.jsonl", harm.truncate("events.jsonl", 0.7), "none"),
+        Fault("plan.json truncated", "plan.json", harm.truncate("plan.json", 0.5), "none", real=True),
+        Fault("events.jsonl half written", "events.jsonl", harm.truncate("events.jsonl", 0.7), "none", real=True),
         Fault("run.json truncated, run killed", "run.json",
-              harm.then(harm.truncate("run.json", 0.5), harm.send_all(SIGKILL)), "any", end="ends"),
-        Fault("run directory removed", "run directory", harm.remove_run_directory, "none"),
+              harm.then(harm.truncate("run.json", 0.5), harm.send_all(SIGKILL)), "any", end="ends", real=True),
+        Fault("run directory removed", "run directory", harm.remove_run_directory, "none", real=True),
     ]  # fmt: skip
 
 
@@ -114,7 +124,7 @@ def _limits() -> list[Fault]:
               harm.then(harm.no_descriptors("supervisor", none=True), kill), "begun",
               mend=harm.no_descriptors("supervisor", none=False), hold_s=3.0),
         Fault("frontend out of descriptors", "frontend", harm.no_descriptors("frontend", none=True), "any",
-              mend=harm.no_descriptors("frontend", none=False), hold_s=3.0),
+              mend=harm.no_descriptors("frontend", none=False), hold_s=3.0, real=True),
     ]  # fmt: skip
 
 

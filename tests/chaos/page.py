@@ -40,6 +40,7 @@ def main() -> None:
     for argument in sys.argv[1:]:
         title, _, files = argument.partition("=")
         rows = [row for file in files.split(",") for row in json.loads(Path(file).read_text())["rows"]]
+        rows = [{**row, "engine": None} for row in rows]  # the section says it
         missed = sum(not row["ok"] for row in rows)
         print(f"## {title}\n\n{len(rows)} rows, {missed} not as expected.\n\n{table.markdown(rows)}\n")
 

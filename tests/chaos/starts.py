@@ -25,10 +25,11 @@ THIEF = """
 import json, os, pathlib, socket
 state = pathlib.Path(os.environ["XDG_STATE_HOME"])
 (plan,) = state.glob("dynctl/*/*/plan.json")
-ports = [p["ports"]["http"] for p in json.loads(plan.read_text())["processes"] if p["id"] == "decode-0"]
+ports = [p["ports"]["http"] for p in json.loads(plan.read_text())["processes"] if p["id"] == "{}"]
 stolen = socket.create_server(("127.0.0.1", ports[0]))
 """
 """Runs in the supervisor before anything of its own: somebody took a planned port after the plan was made."""
+DIES, HANGS = "import os; os._exit(1)", "import time; time.sleep(600)"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,18 @@ def starts() -> list[Start]:
             Start(f"{role} exit 1 at start", _knobs(role, die_at_phase="weights"), (1,), role),
             Start(f"{role} hangs in start", _knobs(role, hang_at_phase="weights"), (124,), role, short),
         ]
-    return [*rows, Start("port stolen before spawn", lambda w: w.home.hook("_supervise", THIEF), (1, 3), "decode-0")]
+    for command, name in (("frontend", "frontend"), ("_supervise", "supervisor")):
+        rows.append(Start(f"{name} exit 1 at start", _hook(command, DIES), (1,), name))
+    return [
+        *rows,
+        Start("frontend hangs in start", _hook("frontend", HANGS), (124,), "frontend", short),
+        Start("decode-0's port stolen before spawn", _hook("_supervise", THIEF.format("decode-0")), (1, 3), "decode-0"),
+        Start("frontend's port stolen before spawn", _hook("_supervise", THIEF.format("frontend")), (1, 3), "frontend"),
+    ]
+
+
+def _hook(command: str, code: str) -> Prepare:
+    return lambda world: world.home.hook(command, code)
 
 
 def _knobs(role: str, **knobs: object) -> Prepare:

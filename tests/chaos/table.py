@@ -20,8 +20,9 @@ COLUMNS = {
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row of a Markdown table."""
-    return "| " + " | ".join(_cell(row[key]) for key in COLUMNS) + " |"
+    """One row of a Markdown table; that of real engines says so."""
+    named = {**row, "fault": f"vLLM: {row['fault']}"} if row.get("engine") == "vllm" else row
+    return "| " + " | ".join(_cell(named[key]) for key in COLUMNS) + " |"
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from dynctl.engines.vllm import VITAL
 from dynctl.errors import DynctlError
 from dynctl.runtime.client import ask_status
 from dynctl.telemetry.status import ProcessStatus, RunStatus
-from tests.chaos import crash
+from tests.chaos import orders
 from tests.chaos.ends import Ends
 from tests.chaos.load import Load
 from tests.fakes.fake_engine.tokens import Model, decode, encode
@@ -38,7 +38,7 @@ RULE = {"max": 20, "backoff": "200ms", "cap": "1s"}
 
 
 class World:
-    """One deployment. `fake` engines can be told to misbehave; of real ones only what signals do is known."""
+    """One deployment. Engines can be told to misbehave, `fake` ones in more ways."""
 
     def __init__(self, home: Home, *, fake: bool, deadline_s: float, clients: int = 4) -> None:
         self.home, self.fake, self.deadline_s, self.clients = home, fake, deadline_s, clients
@@ -53,7 +53,7 @@ class World:
     def topology(self, changes: T | None = None) -> T:
         """What is changed of the harness's usual topology."""
         if not self.fake:
-            env = {"PYTHONPATH": str(crash.hook(self.home.dir))}
+            env = {"PYTHONPATH": str(orders.hook(self.home.dir))}
             roles = {
                 "prefill": {"workers": 1, "restart": RULE, "env": env},
                 "decode": {"workers": 2, "restart": RULE, "env": env},
@@ -114,8 +114,12 @@ class World:
 
     def process(self, name: str) -> ProcessStatus:
         """A process's row."""
-        status = until(self.status, "the supervisor answers", 20.0)
-        found: ProcessStatus = next(p for p in status.processes if p.id == name)
+        found: ProcessStatus = next(p for p in self.processes() if p.id == name)
+        return found
+
+    def processes(self) -> tuple[ProcessStatus, ...]:
+        """All rows."""
+        found: tuple[ProcessStatus, ...] = until(self.status, "the supervisor answers", 20.0).processes
         return found
 
     def pid(self, name: str) -> int:
@@ -174,7 +178,10 @@ class World:
     # doing
 
     def tell(self, name: str | None = None, **knobs: Any) -> None:
-        """What the fake engine of that name does from now on; without a name, all as at first."""
+        """What the engine of that name does from now on; without a name, all as at first."""
+        if not self.fake:
+            orders.give(self.home.dir, name, **knobs) if name else orders.take_back(self.home.dir)
+            return
         if name is None:
             self._knobs = {"token_delay_ms": TOKEN_MS}
         else:
