@@ -88,13 +88,26 @@ def _ask_supervisor(store: RunStore, timeout_s: float, *, kill: bool, everywhere
                 await_release(store.name)
                 return message.survivors, message.open_ends
     # it went away without a last word, or will never speak: whatever is there is ended here
-    if pid := ownership.supervisors().get(record.run_id):
+    if pid := _kill_supervisor(store.name, record.run_id):
         _talk(f"the supervisor (pid {pid}) does not answer: killed")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        await_release(store.name)
     lost = ("the supervisor went away before the other nodes had answered",) if everywhere else ()
     return _end_leftovers(store, 0.0 if kill else timeout_s, quiet=True), lost
+
+
+def end_silent(store: RunStore) -> Texts:
+    """Kills a supervisor that never spoke, and what it started, unless that serves already; what can't be ended."""
+    run_id = store.record().run_id
+    _kill_supervisor(store.name, run_id)
+    return () if store.was_ready(run_id) else _end_leftovers(store, 0.0, quiet=True)
+
+
+def _kill_supervisor(name: str, run_id: str) -> int | None:
+    """Its pid, if there was one."""
+    if pid := ownership.supervisors().get(run_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        await_release(name)
+    return pid
 
 
 def _spoken(connection: Connection, run_id: str) -> Iterator[FromSupervisor]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections import deque
 from types import FrameType
 
 import msgspec
 
+from dynctl.cli.down import end_silent
 from dynctl.cli.up import UpOptions
-from dynctl.errors import DynctlError, RuntimeFailure
+from dynctl.errors import DynctlError, ReadyTimeout, RuntimeFailure
 from dynctl.frontend.messages import RequestRecord
 from dynctl.nodes.failed import Failed
 from dynctl.plan.values import Plan
 from dynctl.runtime.client import Connection, SupervisorLost, ask_down
 from dynctl.runtime.messages import FromSupervisor, Gone, Happened, Ready, StatusNow
 from dynctl.store.event import Event
-from dynctl.store.run import await_release
+from dynctl.store.run import RunStore, await_release
 from dynctl.telemetry.status import RunStatus
 from dynctl.ui.live import LiveView
 from dynctl.ui.plain import plain_line, request_line
@@ -26,6 +28,10 @@ from dynctl.ui.terminal import console, wants_live_view
 TICK_S = 0.25
 KEPT_EVENTS = 50
 GRACE_S = 30.0
+FIRST_WORD_S = 120.0
+"""A supervisor speaks as soon as it runs: by then even a very busy machine has started it."""
+ASKED_S = 5.0
+"""As above, once the user wants to leave."""
 
 
 class Watch:
@@ -36,6 +42,7 @@ class Watch:
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._status: RunStatus | None = None
         self._signals: list[int] = []
+        self._heard, self._patient_until = False, time.monotonic() + FIRST_WORD_S
         self._ready = False
         self._failure: DynctlError | None = None
         self._gone: Gone | None = None
@@ -57,9 +64,12 @@ class Watch:
         while self._gone is None:
             try:
                 for message in self._connection.read(TICK_S):
+                    self._heard = True
                     self._take(message)
             except SupervisorLost as lost:
                 raise self._lost() from lost
+            if not self._heard and time.monotonic() > self._patient_until:
+                return self._give_up()
             if self._live and self._status:
                 self._live.update(self._status, list(self._events))
             if self._ready and self._options.detach and not self._signals:
@@ -97,7 +107,20 @@ class Watch:
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
+        self._patient_until = min(self._patient_until, time.monotonic() + ASKED_S)
         ask_down(self._connection, grace_s=GRACE_S, now=len(self._signals) > 1)
+
+    def _give_up(self) -> None:
+        """The supervisor hangs, or is frozen. Whoever has asked to leave gets no error for it."""
+        survivors = end_silent(RunStore(self._plan.name))
+        if not self._signals or survivors:
+            raise ReadyTimeout(
+                f"the supervisor of `{self._plan.name}` has not said a word: killed",
+                where=f"{self._plan.run_dir}/logs/supervisor.log",
+                why=survivors or None,
+                fix="start it again; if that does not help, report it with that log",
+                tail=_last_lines(f"{self._plan.run_dir}/logs/supervisor.log"),
+            )
 
     def _outcome(self) -> int:
         self._connection.close()

@@ -57,6 +57,7 @@ def starts() -> list[Start]:
     return [
         *rows,
         Start("frontend hangs in start", _hook("frontend", HANGS), (124,), "frontend", short),
+        Start("supervisor hangs in start", _hook("_supervise", HANGS), (124,), "supervisor"),
         Start("decode-0's port stolen before spawn", _hook("_supervise", THIEF.format("decode-0")), (1, 3), "decode-0"),
         Start("frontend's port stolen before spawn", _hook("_supervise", THIEF.format("frontend")), (1, 3), "frontend"),
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+from pathlib import Path
 
 import pytest
 
-from tests.integration.run_harness import Home, Result
+from tests.integration.run_harness import Home, Result, until
 
 DEATHS = [
     ("OSError: [Errno 98] Address already in use", "a port it needs is in use"),
@@ -122,3 +124,29 @@ def test_a_fault_of_the_supervisor_itself_leaves_nothing(home: Home) -> None:
     error = failed(home, home.run("up", "-d", home.topology()), 1)
     assert "the supervisor failed: ZeroDivisionError" in error["error"][0]
     assert "Traceback" in home.run("logs", home.name, "supervisor").out
+
+
+def test_a_supervisor_that_hangs_in_its_start_is_given_up(home: Home) -> None:
+    home.hook("_supervise", "import time; time.sleep(600)")
+    impatient = "import dynctl.cli.watch; dynctl.cli.watch.FIRST_WORD_S = 0.5"
+    home.hook("--verbose", impatient)
+    done = home.run("up", "-d", home.topology(), "--no-preflight", "--verbose")
+    assert done.code == 124, done.err
+    assert "has not said a word: killed" in done.err
+    home.nothing_left()
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for that signal (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_who_wants_to_leave_is_not_held_up_by_a_supervisor_that_hangs(home: Home) -> None:
+    home.hook("_supervise", "import time; time.sleep(600)")
+    up = home.start("up", home.topology(), "--no-preflight")
+    until(lambda: catches(up.process.pid, signal.SIGTERM), "the command watches")
+    up.signal(signal.SIGINT)
+    assert up.wait().code == 130
+    home.nothing_left()
