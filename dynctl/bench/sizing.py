@@ -49,7 +49,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     prefill can't keep to the objective.
 
     `aggregated_per_gpu`: the ideal of as many aggregated GPUs; the best split can equal it, not beat it, unless batches
-    limited by an objective are what limits the aggregated ones. `prefill_ms`: a prompt's own time.
+    limited by an objective are what limits the aggregated ones. `prefill_ms`: a prompt's own time. `source`: whose
+    arithmetic it is; AIConfigurator's `aggregated_per_gpu` is its best aggregated layout within the objectives.
     """
 
     schema: int = 1
@@ -63,6 +64,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     aggregated_per_gpu: float
     of_ideal: float | None = None
     says: tuple[str, ...] = ()
+    source: str = "dynctl"
 
 
 def advise(demand: Demand) -> Advice:

@@ -35,6 +35,13 @@ def size(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the best split as a topology file.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The model of that file.")] = None,
+    aiconfigurator: Annotated[
+        bool,
+        typer.Option("--aiconfigurator", help="Ask AIConfigurator, where it is installed; for --model on --system."),
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="h200_sxm", help="The GPUs, by AIConfigurator's name for them.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Advise how many prefill and decode workers, and tell when disaggregation can't win."""
@@ -55,5 +62,7 @@ def size(
         kv_tokens=kv_tokens,
         output=output,
         model=model,
+        aiconfigurator=aiconfigurator,
+        system=system,
     )
     raise typer.Exit(answer(asked, as_json=json_))

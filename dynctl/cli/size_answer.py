@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from dynctl.bench.aiconfigurator import find as aiconfigurator
+from dynctl.bench.aiconfigurator import simulate
 from dynctl.bench.saved import Saved
 from dynctl.bench.sized import topology
 from dynctl.bench.sizing import Advice, Demand, advise
@@ -34,6 +36,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     kv_tokens: float | None = None
     output: Path | None = None
     model: str | None = None
+    aiconfigurator: bool = False
+    system: str | None = None
 
 
 class Known(msgspec.Struct, kw_only=True):
@@ -51,13 +55,16 @@ def answer(asked: Asked, *, as_json: bool) -> int:
     if asked.output is not None and not asked.model:
         raise UsageError("no model for the topology file", where="--output", fix="name it with --model")
     known = _known(asked.from_bench) if asked.from_bench else Known()
+    if asked.aiconfigurator and not (asked.model and asked.system):
+        raise UsageError("AIConfigurator needs a model and a kind of GPU", fix="--model NAME --system h200_sxm")
     rates = {
         "--prefill-tok-s": asked.prefill_tok_s or known.prefill_tok_s,
         "--decode-tok-s": asked.decode_tok_s or known.decode_tok_s,
         "--isl": lengths(asked.isl, "--isl").mean if asked.isl else known.isl,
         "--osl": lengths(asked.osl, "--osl").mean if asked.osl else known.osl,
     }
-    missing = [name for name, value in rates.items() if not value or value <= 0]
+    needed = ("--isl", "--osl") if asked.aiconfigurator else tuple(rates)
+    missing = [name for name in needed if not (rates[name] or 0) > 0]
     if missing:
         raise UsageError(
             f"not known: {', '.join(missing)}", fix="name them, or --from-bench DIR of a disaggregated run"
@@ -77,7 +84,13 @@ def answer(asked: Asked, *, as_json: bool) -> int:
         batch=asked.batch,
         kv_tokens=asked.kv_tokens,
     )
-    advice = advise(demand)
+    if asked.aiconfigurator:
+        advice, shape = simulate(
+            aiconfigurator(), demand, model=asked.model or "", system=asked.system or "", itl_ms=limits.get("itl_ms")
+        )
+        demand = msgspec.structs.replace(demand, prefill_gpus=shape.prefill_gpus, decode_gpus=shape.decode_gpus)
+    else:
+        advice = advise(demand)
     if asked.output is not None:
         _write(asked.output, advice, demand, asked.model or "")
     if as_json:

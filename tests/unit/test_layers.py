@@ -70,6 +70,7 @@ PURE = (
     *("dynctl.bench.interval", "dynctl.bench.sample", "dynctl.bench.summary", "dynctl.bench.verdict"),
     *("dynctl.bench.arrivals", "dynctl.bench.job", "dynctl.bench.lengths", "dynctl.bench.prompts"),
     *(
+        "dynctl.bench.aiconfigurator_rows",
         "dynctl.bench.aiperf_rows",
         "dynctl.bench.document",
         "dynctl.bench.sizing",
@@ -85,7 +86,7 @@ NOT_PURE = (
     "dynctl.fabric.checks.tree",
 )
 PURE_LIBRARIES = {
-    *("__future__", "collections", "contextlib", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
+    *("__future__", "collections", "contextlib", "csv", "dataclasses", "enum", "fractions", "hashlib", "heapq", "http"),
     *("ipaddress", "itertools", "json", "math", "re", "shlex", "statistics", "typing", "urllib", "zlib", "operator"),
     *(
         "functools",
