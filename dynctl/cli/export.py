@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,3 +92,45 @@ def bash(
     plan, _ = plan_of(file, sets, hardware, node)
     warn(plan.warnings)
     write(bash(plan), output, executable=True)
+
+
+@export.command()
+def systemd(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Directory to write the units to.")],
+    file: File = None,
+    sets: Sets = [],  # noqa: B006
+    hardware: HardwareFile = None,
+    node: Node = None,
+) -> None:
+    """Units of systemd: a service for each process, and a target."""
+    from dynctl.cli.plan import plan_of
+    from dynctl.export.systemd import units
+
+    plan, _ = plan_of(file, sets, hardware, node)
+    warn(plan.warnings)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make {output}", why=error.strerror, fix="choose another --output") from None
+    for name, text in units(plan).items():
+        write(text, output / name)
+
+
+@export.command()
+def slurm(
+    file: File = None,
+    sets: Sets = [],  # noqa: B006
+    hardware: HardwareFile = None,
+    node: Node = None,
+    time: Annotated[str, typer.Option(metavar="LIMIT", help="The job's time limit, as Slurm takes it.")] = "1-00:00:00",
+    output: Output = None,
+) -> None:
+    """A batch job for Slurm, on one node or on those of the topology."""
+    from dynctl.cli.plan import plan_of
+    from dynctl.export.slurm import sbatch
+
+    if not re.fullmatch(r"[0-9]{1,6}(-[0-9]{1,2})?(:[0-9]{1,2}){0,2}", time, re.ASCII):
+        raise UsageError(f"`{time}` is no time limit", fix="for example --time 08:00:00, or 2-00:00:00")
+    plan, _ = plan_of(file, sets, hardware, node)
+    warn(plan.warnings)
+    write(sbatch(plan, time), output)

@@ -13,6 +13,11 @@ from dynctl.plan.values import Plan
 _STAGES = (("frontend",), ("decode", "worker"), ("prefill",))
 """In this order they are ended."""
 
+LINT = (
+    "# each process has an environment of its own, traps call functions, and nothing in quotes is to be expanded:",
+    "# shellcheck disable=SC2016,SC2030,SC2031,SC2317,SC2329",
+)
+
 FUNCTIONS = r"""
 say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
 
@@ -91,20 +96,19 @@ def bash(plan: Plan) -> str:
 def _head(plan: Plan) -> Iterator[str]:
     where = f" on node {plan.node}" if plan.nodes else ""
     yield f"# {plan.name}{where}, written by `dynctl export bash`: docs/export.md says what it does and does not do."
+    yield from LINT
     yield "# Ctrl-C ends it: the frontend, then decode, then prefill; a second one kills. LOGS=DIR: where logs go."
 
 
 def body(plan: Plan, own: Sequence[Launch], *, by_index: bool = False) -> Iterator[str]:
     """All but the first lines. `by_index`: GPUs by their numbers, for a machine of the same kind as the plan's."""
-    yield "# each process has an environment of its own, traps call functions, and nothing in quotes is to be expanded:"
-    yield "# shellcheck disable=SC2016,SC2030,SC2031,SC2317,SC2329"
     yield "set -u"
     yield ""
     yield f"logs=${{LOGS:-{shlex.quote(f'./{plan.name}.logs')}}}"
     yield f"deadline={round(plan.ready.timeout_s)}"
     yield "mark=$$.$RANDOM.$RANDOM"
     yield "hurry=0"
-    yield "declare -A pids=()"
+    yield "declare -gA pids=()"
     yield "sockets="
     yield FUNCTIONS
     yield "stop_all() {"
