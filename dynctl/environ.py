@@ -12,6 +12,8 @@ RUN_DIR_VARIABLE = "DYNCTL_RUN_DIR"
 """The run's directory: its name is the run's, its parent the state directory that the run was started under."""
 SUPERVISES_VARIABLE = "DYNCTL_SUPERVISES"
 """In a supervisor's own environment alone: the id of the run that it supervises."""
+SOCKETS_VARIABLE = "DYNCTL_SOCKETS"
+"""The run's directory for the unix sockets of its engines, told to the frontend where that listens to them."""
 SECRET_VARIABLE = "DYNCTL_SECRET"  # noqa: S105 - its name
 """The secret that the nodes of a run share, where no file holds it."""
 NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"

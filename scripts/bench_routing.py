@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import httpx
 
 ROOT = Path(__file__).parents[1]
-MODEL = "builtin:tiny"
+MODEL = "tiny"
 WORDS = re.findall(r"[a-z]+", (ROOT / "dynctl/engines/tiny_model.py").read_text().split('TEXT = """')[1].lower())
 START_S = 600
 
@@ -38,9 +38,9 @@ START_S = 600
 class Workload(NamedTuple):
     """Conversations of a round, so many at a time; words of the first and of every further message of the user."""
 
-    conversations: int = 10
+    conversations: int = 8
     at_once: int = 3
-    turns: int = 5
+    turns: int = 4
     first_words: int = 900
     next_words: int = 100
     answer_tokens: int = 16
@@ -71,8 +71,8 @@ def main() -> int:
     routings = options.routings.split(",")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dynctl-routing-")))
-        workers = stack.enter_context(deployed(folder))
-        urls = {name: stack.enter_context(frontend(name, workers, folder)) for name in routings}
+        workers, sockets = stack.enter_context(deployed(folder, "kv-aware" if "kv-aware" in routings else routings[0]))
+        urls = {name: stack.enter_context(frontend(name, workers, folder, sockets)) for name in routings}
         asyncio.run(one_round(urls[routings[0]], workers, -1, Workload(conversations=2, turns=2)))
         rounds: dict[str, list[Round]] = {name: [] for name in routings}
         for repeat in range(options.repeats):
@@ -84,11 +84,11 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def deployed(folder: Path) -> Iterator[dict[str, list[str]]]:
-    """The deployment, ready; the URLs of its workers by role."""
+def deployed(folder: Path, routing: str) -> Iterator[tuple[dict[str, list[str]], str]]:
+    """The deployment, ready; the URLs of its workers by role, and its directory of the engines' event sockets."""
     env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     command = [sys.executable, "-m", "dynctl"]
-    sets = ("--set", f"frontend.port={free_port()}")
+    sets = ("--set", f"frontend.port={free_port()}", "--set", f"frontend.routing={routing}")
     try:
         subprocess.run(
             [*command, "up", "-d", str(ROOT / "profiles/cpu-2p1d.yaml"), *sets],
@@ -99,18 +99,24 @@ def deployed(folder: Path) -> Iterator[dict[str, list[str]]]:
         )
         told = subprocess.run([*command, "status", "--json"], env=env, check=True, capture_output=True)
         urls: dict[str, list[str]] = {}
+        sockets = ""
         for process in json.loads(told.stdout)["processes"]:
             urls.setdefault(process["role"], []).append(f"http://127.0.0.1:{process['ports']['http']}")
-        yield urls
+            if process["role"] == "frontend":
+                variables = Path(f"/proc/{process['pid']}/environ").read_text().split("\0")
+                sockets = dict(one.split("=", 1) for one in variables if "=" in one).get("DYNCTL_SOCKETS", "")
+        yield urls, sockets
     finally:
         subprocess.run([*command, "down"], env=env, check=False, stdout=sys.stderr)
 
 
 @contextlib.contextmanager
-def frontend(routing: str, workers: dict[str, list[str]], folder: Path) -> Iterator[str]:
+def frontend(routing: str, workers: dict[str, list[str]], folder: Path, sockets: str) -> Iterator[str]:
     """A frontend with that routing, answering; its URL."""
     port = free_port()
     argv = [sys.executable, "-m", "dynctl", "frontend", "--port", str(port), "--routing", routing]
+    if routing == "kv-aware":
+        argv += ["--kv-events", sockets]
     for role in ("prefill", "decode"):
         argv += [word for url in workers[role] for word in (f"--{role}", url)]
     with (folder / f"{routing}.log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as running:

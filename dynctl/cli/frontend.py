@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="Requests with the engines at once; more of them wait.")]
+DecodeAlone = Annotated[
+    str | None, typer.Option(metavar="TOKENS|learn", help="Prompts with fewer tokens to compute go to decode alone.")
+]
+KvEventsDirectory = Annotated[
+    Path | None, typer.Option(metavar="DIRECTORY", help="For kv-aware: the engines' event sockets, kv-ID each.")
+]
+
 
 def frontend(
     prefill: Annotated[list[str], typer.Option(metavar="URL", help="A prefill worker; repeatable.")] = [],  # noqa: B006
@@ -22,6 +30,7 @@ def frontend(
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain: https in place of http.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
     routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
+    kv_events: KvEventsDirectory = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Carry on a stream on another worker when its worker dies.")
     ] = False,
@@ -34,15 +43,10 @@ def frontend(
     stall_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a stream may stand still.")] = 120.0,
     retry_ratio: Annotated[float, typer.Option(min=0, help="Retries per request, in the long run.")] = 0.2,
     retry_burst: Annotated[float, typer.Option(min=0, help="Retries that may come at once.")] = 64.0,
-    max_running: Annotated[
-        int | None, typer.Option(min=1, help="Requests with the engines at once; more of them wait.")
-    ] = None,
+    max_running: MaxRunning = None,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 429.")] = 256,
     longest_wait: Annotated[float, typer.Option(min=0.01, help="Seconds that one may wait; then 503.")] = 30.0,
-    decode_alone: Annotated[
-        str | None,
-        typer.Option(metavar="TOKENS|learn", help="Prompts with fewer tokens to compute go to decode alone."),
-    ] = None,
+    decode_alone: DecodeAlone = None,
 ) -> None:
     """Run the built-in router alone, in front of workers that run already."""
     from dynctl.frontend.command import serve
@@ -61,6 +65,7 @@ def frontend(
             retries=RetryLimits(ratio=retry_ratio, burst=retry_burst),
             routing=routing,
             resume=resume,
+            kv_events=kv_events,
             shaping=read_shaping(max_running, max_waiting, longest_wait, decode_alone),
             tls=read_tls(tls_cert, tls_key),
         )

@@ -9,6 +9,8 @@ import msgspec
 Role = Literal["prefill", "decode", "worker", "frontend"]
 EPOCH = "{epoch}"
 """In the argv of a worker on several nodes: replaced by what its parts have the same in one start and in no other."""
+SOCKETS = "{sockets}"
+"""In an argv: replaced by the run's directory for unix sockets."""
 
 
 def format_address(host: str, port: int) -> str:

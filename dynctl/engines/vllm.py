@@ -10,6 +10,7 @@ import msgspec
 from dynctl.engines.base import EngineContext, flag_name
 from dynctl.engines.spec import (
     EPOCH,
+    SOCKETS,
     Canary,
     LogCause,
     LogPhase,
@@ -47,6 +48,7 @@ class Vllm:
         "served-model-name": "use the topology's `served_name`",
         "host": "workers listen on loopback; `frontend.host` is what clients reach",
         "port": "ports are allocated; `frontend.port` is what clients reach",
+        "kv-events-config": "use `frontend.routing: kv-aware`, for which dynctl sets it",
         "kv-transfer-config": "use `transport` (direction, backend, lease, connector)",
         "tensor-parallel-size": "use `roles.<role>.tp`",
         "tp": "use `roles.<role>.tp`",
@@ -169,6 +171,9 @@ def _arguments(topology: Topology, spec: RoleSpec, seat: Seat, context: EngineCo
             yield from (f"--{flag}-parallel-size", str(size))
     if seat.role != "worker":
         yield from ("--kv-transfer-config", _kv_transfer_config(topology, seat, context))
+    if topology.frontend.routing == "kv-aware":
+        told = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": f"ipc://{SOCKETS}/kv-{seat.id}"}
+        yield from ("--kv-events-config", msgspec.json.encode(told).decode())
     given = {flag_name(key) for key in spec.args}
     if spec.share is not None and context.on_gpu and "gpu-memory-utilization" not in given:
         yield from ("--gpu-memory-utilization", f"{spec.share:g}")

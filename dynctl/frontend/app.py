@@ -21,6 +21,7 @@ from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
 from dynctl.frontend.retry import Budget, RetryLimits
 from dynctl.frontend.shaping import Shaping
+from dynctl.frontend.tokens import Tokenizer
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -69,7 +70,10 @@ class App:
         for one in (alone, self._admission):
             if one is not None:
                 self.metrics.also(one)
-        self._dispatcher = Dispatcher(workers, self.legs, self.metrics, Budget(retries), resume=resume, alone=alone)
+        tokenizer = Tokenizer(client, engine_headers or []) if workers.chooser.index is not None else None
+        self._dispatcher = Dispatcher(
+            *(workers, self.legs, self.metrics, Budget(retries)), resume=resume, alone=alone, tokenizer=tokenizer
+        )
         self._keys = keys
         self._token = token
         self._clock = clock

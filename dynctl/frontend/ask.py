@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from dynctl.frontend.body import Fields
@@ -15,12 +17,14 @@ _SESSION_FIELDS = ("prompt_cache_key", "user")
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """`tokens`, `output`: estimates of the prompt's and the answer's length. `blocks`: see `prefixes`."""
+    """`tokens`, `output`: estimates of the prompt's and the answer's length. `blocks`: see `prefixes`. `matched`: how
+    many of the tokens lie in each worker's cache, where that is known."""
 
     tokens: int = 0
     output: int = 0
     blocks: Blocks = ()
     session: bytes | None = None
+    matched: Mapping[str, int] = {}
 
 
 NOTHING = Ask()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from dynctl.frontend.ask import NOTHING, Ask, ask_of
 from dynctl.frontend.body import Fields
+from dynctl.frontend.kv_index import KvIndex
 from dynctl.frontend.prefixes import Prefixes
 from dynctl.frontend.routing import POLICIES, Snapshot, Worker, round_robin
 from dynctl.http.message import Request
@@ -15,12 +17,14 @@ class Chooser:
     """Chooses workers by one of POLICIES. Round-robin looks at no request and counts nothing.
 
     `began` and `ended` frame each leg, with the same Ask. `outstanding`: tokens of the legs under way, by worker id.
+    `index`: what the engines say of their caches, where the policy is to know.
     """
 
     def __init__(self, name: str = "round-robin", *, chance: random.Random | None = None) -> None:
         self._policy = POLICIES[name]
         self._plain = self._policy is round_robin
         self._prefixes = Prefixes() if name == "cache-aware" else None
+        self.index = KvIndex() if name == "kv-aware" else None
         self._chance = chance or random.Random()  # noqa: S311
         self._turns: dict[str, int] = {}
         self.outstanding: dict[str, int] = {}
@@ -51,9 +55,9 @@ class Chooser:
         matched = self._matched(ask)
         return max((matched.get(worker.id, 0) for worker in workers), default=0)
 
-    def _matched(self, ask: Ask) -> dict[str, int]:
+    def _matched(self, ask: Ask) -> Mapping[str, int]:
         if self._prefixes is None or not ask.blocks:
-            return {}
+            return ask.matched
         share = ask.tokens / len(ask.blocks)
         return {name: round(count * share) for name, count in self._prefixes.matched(ask.blocks).items()}
 
@@ -79,6 +83,8 @@ class Chooser:
         """The worker is out of service: a new process under its name has seen nothing."""
         if self._prefixes is not None:
             self._prefixes.forget(worker.id)
+        if self.index is not None:
+            self.index.forget(worker.id)
 
 
 def _cost(worker: Worker, ask: Ask) -> int:

@@ -19,6 +19,7 @@ from dynctl.frontend.control import ControlLink
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
 from dynctl.frontend.keys import KEYS_VARIABLE, engine_headers, environment_keys, read_keys
+from dynctl.frontend.kv_events import KvEvents, sockets_directory
 from dynctl.frontend.legs import Handover
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
@@ -51,6 +52,7 @@ def serve(
     routing: str = "round-robin",
     resume: bool = False,
     shaping: Shaping | None = None,
+    kv_events: Path | None = None,
     tls: Tls | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
@@ -85,6 +87,8 @@ def serve(
     sock = _bind(host, port)
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
     frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume, shaping)
+    if routing == "kv-aware":
+        frontend.hears(kv_events or sockets_directory())
     frontend.renews(lambda: _keys(api_keys_file, control), tls)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
@@ -132,6 +136,8 @@ class Frontend:
         self._tls: Tls | None = None
         self._server = Server(self._app.handle, error_body=refusal_body)
         self._said = ""
+        self._sockets: Path | None = None
+        self._events: KvEvents | None = None
 
     def renews(self, read_keys: Callable[[], tuple[bytes, ...]], tls: Tls | None) -> None:
         """What SIGHUP reads anew; `tls` is what it listens with."""
@@ -149,6 +155,10 @@ class Frontend:
         else:
             log("frontend: keys and certificate read anew")
 
+    def hears(self, sockets: Path) -> None:
+        """Where the engines tell of their caches."""
+        self._sockets = sockets
+
     async def run(self, drain_timeout_s: float) -> None:
         """Serve until a signal, then drain."""
         stop = asyncio.Event()
@@ -156,6 +166,8 @@ class Frontend:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._renew)
+        if self._sockets is not None and self._workers.chooser.index is not None:
+            self._events = KvEvents(self._sockets, self._workers.chooser.index, log)
         feeder = await self._start_feeder()
         await self._server.listen(self._sock, self._tls.context if self._tls else None)
         log(f"frontend listening on {_url(self._sock, 'https' if self._tls else 'http')}")
@@ -170,6 +182,8 @@ class Frontend:
             await self._link.flush()
         feeder.cancel()
         await asyncio.gather(feeder, return_exceptions=True)
+        if self._events is not None:
+            await self._events.close()
         await self._client.close()
         log("frontend stopped" if complete else "frontend stopped: requests under way were cut")
 
@@ -202,6 +216,8 @@ class Frontend:
 
     def _take_table(self, table: WorkerTable) -> None:
         self._app.take(table)
+        if self._events is not None:
+            self._events.follow(worker.id for worker in table.workers)
         health = self._workers.health()
         said = ", ".join(f"{worker.id} {worker.state}" for worker in self._workers.all()) or "none"
         said = f"workers: {said}; {health.status}" + (f" ({health.reason})" if health.reason else "")

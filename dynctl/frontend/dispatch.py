@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from dynctl.frontend.alone import Alone
 from dynctl.frontend.ask import tokens_of
 from dynctl.frontend.body import Fields, decode_body, one_sequence, parse_fields, prefill_body
@@ -11,9 +13,11 @@ from dynctl.frontend.carry import carry_on, follow
 from dynctl.frontend.directed import Pair
 from dynctl.frontend.errors import Failure, error_event
 from dynctl.frontend.job import Job
+from dynctl.frontend.kv_index import KvIndex
 from dynctl.frontend.legs import LegFailed, Legs
 from dynctl.frontend.retry import MAX_PREFILLS, Budget, Reason, Trail, after_answer, after_prefill
 from dynctl.frontend.routing import Worker
+from dynctl.frontend.tokens import Tokenizer
 from dynctl.frontend.workers import Workers
 
 _RETRY_AFTER = (b"retry-after", b"2")
@@ -51,6 +55,7 @@ class Dispatcher:
         *,
         resume: bool = False,
         alone: Alone | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self._workers = workers
         self._legs = legs
@@ -58,11 +63,14 @@ class Dispatcher:
         self._budget = budget
         self._resume = resume
         self._alone = alone
+        self._tokenizer = tokenizer
 
     async def generate(self, job: Job) -> None:
         """A completion: through prefill and decode where it can be handed over, else by one worker."""
         job.fields = parse_fields(job.request.body)
         job.ask = self._workers.chooser.ask(job.request, job.fields)
+        if self._tokenizer is not None and self._workers.chooser.index is not None:
+            await self._look_up(job, job.fields, self._tokenizer, self._workers.chooser.index)
         role = self._workers.alone_role()
         hand_over = role == "decode" and self._workers.expects("prefill") and one_sequence(job.fields)
         if hand_over and self._alone is not None:
@@ -70,9 +78,19 @@ class Dispatcher:
         else:
             await self._generate(job, role, hand_over=hand_over)
 
+    async def _look_up(self, job: Job, fields: Fields, tokenizer: Tokenizer, index: KvIndex) -> None:
+        """How much of the prompt lies in which cache."""
+        workers = self._workers.ready("prefill") or self._workers.ready(self._workers.alone_role())
+        ids = await tokenizer.ids(workers[index.turn(len(workers))], fields) if workers else None
+        if ids is not None:
+            job.ask = msgspec.structs.replace(job.ask, tokens=len(ids), matched=index.matched(ids))
+
     async def _shortest_way(self, job: Job, fields: Fields, alone: Alone) -> None:
         """By two legs or by decode alone, whichever the tokens to compute make faster; what it took is noted."""
-        tokens = max(1, tokens_of(fields) - self._workers.chooser.seen(self._workers.ready("decode"), job.ask))
+        tokens = max(
+            1,
+            (job.ask.tokens or tokens_of(fields)) - self._workers.chooser.seen(self._workers.ready("decode"), job.ask),
+        )
         way = alone.way(tokens)
         await self._generate(job, "decode", hand_over=way == "two legs")
         ttft_ms = job.spans.split().ttft_ms

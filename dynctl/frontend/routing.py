@@ -103,6 +103,7 @@ POLICIES: Mapping[str, Policy] = {
     "power-of-two": power_of_two,
     "session": session,
     "cache-aware": cache_aware,
+    "kv-aware": cache_aware,
 }
 
 

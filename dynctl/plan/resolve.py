@@ -10,6 +10,7 @@ import msgspec
 from dynctl import __version__
 from dynctl.engines.base import EngineAdapter, EngineContext, adapter, refuse_disagreement, refuse_owned_flags
 from dynctl.engines.spec import LogPhase, Probes, ProcessSpec, Seat
+from dynctl.environ import SOCKETS_VARIABLE
 from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.plan.facts import Facts
@@ -37,6 +38,7 @@ def resolve(
     refuse_disagreement(topology, engine)
     _refuse_incomplete_engine(engine.packages(topology), facts)
     _refuse_taken_frontend_port(topology, facts)
+    _refuse_events_across_nodes(topology)
     over = machines(topology, facts)
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
     seats = place(topology, over, needs, kept)
@@ -138,6 +140,7 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
         probes=Probes(url=_url(topology), health="/metrics", models=None),
         log_phases=(LogPhase(r"frontend listening", "serving"),),
         stop_grace_s=30.0,
+        sockets_variable=SOCKETS_VARIABLE if front.routing == "kv-aware" else None,
     )
 
 
@@ -180,6 +183,16 @@ def _refuse_incomplete_engine(packages: tuple[str, ...], facts: Facts) -> None:
             where=f"python: {facts.engine.python}",
             why="decode fetches the KV cache through NIXL" if missing == ["nixl"] else None,
             fix="install it there, or leave `python` out and run `make engine`",
+        )
+
+
+def _refuse_events_across_nodes(topology: Topology) -> None:
+    if topology.frontend.routing == "kv-aware" and len(topology.nodes) > 1:
+        raise UsageError(
+            "kv-aware routing serves one node only",
+            where=topology.where("frontend", "routing"),
+            why="engines tell of their caches over unix sockets",
+            fix="write `routing: cache-aware`, which needs nothing from the engines",
         )
 
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynctl.engines.spec import ProcessSpec
+from dynctl.engines.spec import SOCKETS, ProcessSpec
 from dynctl.environ import PROCESS_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE, engine_environment
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
@@ -33,7 +33,7 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
         if spec.cpus:
             os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
         popen = subprocess.Popen(
-            spec.argv,
+            _with_sockets(spec, {**sockets, **spec.env}),
             env={**environment(spec, run_id, os.environ), RUN_DIR_VARIABLE: str(directory), **sockets},
             cwd=directory,
             stdin=subprocess.DEVNULL,
@@ -49,6 +49,16 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
     finally:
         os.close(descriptor)
         os.sched_setaffinity(0, before)
+
+
+def _with_sockets(spec: ProcessSpec, known: Mapping[str, str]) -> tuple[str, ...]:
+    """The argv with the run's directory for unix sockets in it, where it needs one."""
+    if not any(SOCKETS in word for word in spec.argv):
+        return spec.argv
+    directory = known.get(spec.sockets_variable or "")
+    if directory is None:
+        raise HostError("there is no place for unix sockets", where=f"process {spec.id}", why="a path is too long")
+    return tuple(word.replace(SOCKETS, directory) for word in spec.argv)
 
 
 def _open_log(log: Path) -> int:

@@ -94,7 +94,7 @@ class Frontend(Section):
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.", examples=["127.0.0.1"])
     port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.", examples=[8000])
-    routing: Literal["round-robin", "least-loaded", "power-of-two", "session", "cache-aware"] = Field(
+    routing: Literal["round-robin", "least-loaded", "power-of-two", "session", "cache-aware", "kv-aware"] = Field(
         default="round-robin", description="How workers are chosen.", examples=["cache-aware"]
     )
     kind: Literal["builtin", "vllm-router", "dynamo"] | None = Field(
