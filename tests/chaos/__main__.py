@@ -114,6 +114,7 @@ def _play_engine(options: argparse.Namespace, directory: Path, engine: str) -> I
         if options.kills and any(each in f"{whom} SIGKILL in `up`" for each in wanted):
             with world() as there:
                 chance = random.Random(f"{options.seed} {whom}")
+                there.home.control(segment=True)  # fake engines leave what real ones do
                 yield kill_in_up(there, chance, whom, options.kills, UP_S if fake else REAL_UP_S, options.within)
 
 

@@ -14,16 +14,20 @@ from tests.integration.run_harness import Home
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written
 NAMES = ("psm_*", "sem.mp-*")
 """Of segments and semaphores, as Python's multiprocessing makes them, which vLLM uses."""
+FAKE_NAMES = ("psm_fake_*",)
+"""Of the fake engines alone: others' real ones may come and go at the same time."""
 SOCKETS = "????????-????-4???-????-????????????"
 """As vLLM names those of its own."""
 TEMPORARY = Path("/tmp")  # noqa: S108 - looked at, not written
 
 
 class Leftovers:
-    """What is there now, so that what comes on top of it is named. `shared_places`: also where others' would count."""
+    """What is there now, so that what comes on top of it is named."""
 
-    def __init__(self, home: Home, *, shared_places: bool) -> None:
-        self._home, self._others = home, shared_places
+    def __init__(self, home: Home, *, fake: bool) -> None:
+        self._home = home
+        self._shared = [(SHARED_MEMORY, name) for name in (FAKE_NAMES if fake else NAMES)]
+        self._shared += [] if fake else [(TEMPORARY, SOCKETS)]
         self._before = self._files()
 
     def left(self) -> list[str]:
@@ -32,9 +36,7 @@ class Leftovers:
         return [*sorted(self._files() - self._before - used), *(f"port {port}" for port in sorted(self._ports()))]
 
     def _files(self) -> set[str]:
-        places = [(self._home.dir / "tmp", "*")]
-        if self._others:
-            places += [*((SHARED_MEMORY, name) for name in NAMES), (TEMPORARY, SOCKETS)]
+        places = [(self._home.dir / "tmp", "*"), *self._shared]
         found = [path for place, pattern in places for path in place.glob(pattern)]
         return {str(path) for path in found if not path.name.startswith("dynctl-")}
 

@@ -19,18 +19,30 @@ by `python -m tests.chaos.page` from what `--json` keeps; each row is one play.
 - Each answer of the load is known beforehand: a 200 with another token, a stream that ends early as if it were whole,
   and nothing by the client's deadline are faults of dynctl, whatever the row expects.
 - *failed cleanly*: an error answer, an SSE error, a refused or a broken connection: the client knows.
-- *detection*: from the fault, or from the end of the process where that is said, to the first event that says so.
-  *recovery*: from the fault until every process is ready.
-- Crash on a request: the fake engine exits; the real engine's core dies by SIGSEGV as the request arrives.
-- A row that is not as expected stands here as it was seen. Not played with real engines: both decode workers at once,
-  SIGKILL of all, engines that hang, are slow or answer garbage, full disks, lost files.
-- Played on a virtual machine with two cores, whose load average was 7 to 22 by other work at the same time, with the
-  deployment at a raised priority (nice -10 for the first two rows with real engines, -15 for the others; the loops of
-  SIGKILLs with fake engines without). A real worker's restart took one and a half to three minutes there.
-- With real engines a death was noticed 2 to 490 ms after it, and the end of an engine core by SIGTERM after 5 s, by
-  its silence; why the watch on that child did not tell at once was not established.
-- SIGKILL of `up` with real engines: no process was left in any of ten moments; in six, shared memory, semaphores or
-  sockets of the engines were.
+- *detection*, of a death: from the end of the first of the processes without which a worker can't serve (server, engine
+  core, worker), told to the test by a pidfd, to the first event that says so; 0 where the event came before the test
+  heard of any end. Of anything else: from the fault. *recovery*: from the fault until every process is ready.
+- Crash on a request: the fake engine exits; the real engine's core dies by SIGSEGV as the request arrives. Hangs after
+  ready: no token, while `/health` answers. 10x slower: each token, or each step of a real engine's core; the processes
+  of dynctl are stopped for 90 of every 100 ms. Garbage: whatever a server is asked, it answers no HTTP.
+- Played on a virtual machine with two cores, under a load average of 7 to 37 by other work at the same time, with the
+  deployment at a raised priority. A real worker's restart took one and a half to three minutes there.
+- SIGTERM of vLLM: an engine core waits for its worker for 5 s and only then ends; the core of a server ends
+  about half a second after the signal, before the server does. Both are noticed as the first of them ends.
+- Of real engines, rows that say `noticed after` are plays from before detection was measured like that: they count from
+  the signal, because the end came after what was noticed first, or because the test heard of it later than the run did.
+- SIGKILL of `up` with real engines was played before the run removed what its engines leave of shared memory, and
+  before their sockets had a directory of their own; no process was left in any of the ten moments.
+
+Not played, since nothing of that kind can happen, or another row is the same:
+
+- An engine core has no port and no start of its own; how it hangs or is slow is in its worker's rows.
+- Frontend and supervisor: a crash on a request is SIGKILL under load, a hang after ready is SIGSTOP, and what answers
+  garbage in the frontend's place is another process: `port stolen`. The supervisor has no port. Its `up` never hangs on
+  it: `supervisor hangs in start`.
+- All at once: signals only.
+- With real engines: a hang in restart (it ends by `ready.stall`, after minutes), both prefill workers (there is one),
+  writes that fail at their file's end (no engine starts so), and what happens before an engine has started.
 """
 
 

@@ -19,6 +19,8 @@ from tests.chaos.world import World, wait_for
 from tests.integration.run_harness import T
 
 ALONE_S = 60.0
+UP_ENDS_S = 240.0
+"""Longer than `up` waits for a supervisor's first word."""
 Prepare = Callable[[World], None]
 
 THIEF = """
@@ -77,7 +79,7 @@ def play_start(world: World, start: Start) -> Seen:
     start.prepare(world)
     topology = world.home.topology(world.topology(start.changes))
     began = time.monotonic()
-    done = world.home.run("up", "-d", topology, "--no-preflight")
+    done = world.home.start("up", "-d", topology, "--no-preflight").wait(UP_ENDS_S)
     seen.recovery_s = None
     seen.note = f"exit {done.code} after {time.monotonic() - began:.1f} s"
     if done.code not in start.codes:
@@ -99,7 +101,7 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
     seen = Seen("", "nothing left after `down --orphans`")
     end = time.monotonic() + within_s
     seen.orphans = 0
-    leftovers, late = Leftovers(world.home, shared_places=not world.fake), 0
+    leftovers, late = Leftovers(world.home, fake=world.fake), 0
     for number in range(times):
         if time.monotonic() > end:
             times = number
@@ -133,7 +135,7 @@ def kill_in_up(world: World, chance: random.Random, whom: str, times: int, longe
                     process.kill()
         if left_behind := leftovers.left():
             seen.problems.append(f"moment {number}: {', '.join(left_behind[:6])}")
-            leftovers = Leftovers(world.home, shared_places=not world.fake)
+            leftovers = Leftovers(world.home, fake=world.fake)
     seen.fault = f"{whom} SIGKILL in `up`, {times} moments"
     seen.note = f"0 processes, ports, segments and sockets left; {late} times it was ready before"
     if seen.orphans:

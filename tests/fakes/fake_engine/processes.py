@@ -81,7 +81,7 @@ def _run_worker(alive: int, segment: bool) -> NoReturn:
 
 def _map_segment() -> mmap.mmap:
     """As Python's multiprocessing does it."""
-    with open(f"/dev/shm/psm_{secrets.token_hex(4)}", "xb+") as file:  # noqa: S108
+    with open(f"/dev/shm/psm_fake_{secrets.token_hex(4)}", "xb+") as file:  # noqa: S108
         file.truncate(4096)
         return mmap.mmap(file.fileno(), 4096)
 
