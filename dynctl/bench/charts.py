@@ -9,7 +9,7 @@ from html import escape
 from dynctl.bench.summary import percentile
 
 Points = Sequence[tuple[float, float]]
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 220, 46, 34, 10, 30
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 220, 62, 34, 10, 30
 MOST_POINTS = 400
 
 
@@ -144,9 +144,15 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 and their tenfolds; with less than an octave between the ends, five even steps."""
+    """1, 2, 5 and their tenfolds; with less than three of them between the ends, round even steps."""
     found = [m * 10.0**e for e in range(-3, 8) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    return found if len(found) > 2 else [low + (high - low) * n / 4 for n in range(5)]
+    return found if len(found) > 2 else _round_ticks(low, high)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between the ends, or the ends themselves."""
+    step = next(iter(_ticks(0.0, high - low)[1:]), high - low)
+    return [step * n for n in range(math.ceil(low / step), int(high / step) + 1)] or [low, high]
 
 
 def _ratio_ticks(low: float, high: float) -> list[float]:

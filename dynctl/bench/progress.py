@@ -10,7 +10,9 @@ from dynctl.bench.job import Progress
 from dynctl.bench.sample import Sample, itl_ms, ttft_ms
 from dynctl.bench.summary import percentile
 from dynctl.ui.check_progress import CheckProgress
-from dynctl.ui.figures import format_duration, format_ms
+
+WIDTH, LONGEST = 78, 30
+"""Columns of the line, and of a round's name in it."""
 
 
 class BenchProgress(CheckProgress):
@@ -44,10 +46,14 @@ class BenchProgress(CheckProgress):
                 self._status.start()
 
     def line_of(self, what: str, progress: Progress) -> str:
-        """`round 2/5  cpu-agg  120/166 requests  TTFT p50 62 ms p90 80 ms  ITL p50 5 ms  1 min 3 s`."""
-        parts = [what, f"{progress.done}/{progress.total} requests"]
+        """`round 2/5  cpu-agg  120/166  TTFT 62/80 ms  ITL 5/6.1 ms (p50/p90)  63 s`: in 78 columns."""
+        parts = [what[:LONGEST], f"{progress.done}/{progress.total}"]
         for name, get in (("TTFT", ttft_ms), ("ITL", itl_ms)):
             values = sorted(value for sample in self._samples if (value := get(sample)) is not None)
             if values:
-                parts.append(f"{name} p50 {format_ms(percentile(values, 50))} p90 {format_ms(percentile(values, 90))}")
-        return "  ".join([*parts, format_duration(time.monotonic() - self._began)])
+                p50, p90 = (f"{percentile(values, percent):.3g}" for percent in (50, 90))
+                parts.append(f"{name} {p50}/{p90} ms" + (" (p50/p90)" if name == "ITL" else ""))
+        parts.append(f"{time.monotonic() - self._began:.0f} s")
+        while len(line := "  ".join(parts)) > WIDTH and len(parts) > 2:
+            parts.pop()
+        return line

@@ -76,3 +76,11 @@ def test_a_wide_interval_does_not_hide_the_others() -> None:
     assert min(after - before for before, after in pairwise(at)) > 40
     assert "900.000" in picture
     assert max(float(x) for x in re.findall(r'x2="([\d.]+)"', picture)) <= charts.WIDTH
+
+
+def test_ticks_are_round_and_fit() -> None:
+    """A narrow range of a log axis, and values of thousands on the other: no label is cut at the left."""
+    text = charts.ecdf([[263.0 + n * 11 for n in range(100)]])
+    assert ">500 ms<" in text or ">600 ms<" in text, text[:900]
+    assert ">559 ms<" not in text
+    assert 7 * len("5,000 ms") < charts.LEFT
