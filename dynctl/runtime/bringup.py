@@ -95,7 +95,7 @@ class BringUp:
         process.rules = Rules(
             restart=spec.restart, stall_s=rules.stall_s, stop_grace_s=spec.stop_grace_s, follows=bool(spec.leader)
         )
-        health = HealthCheck(process, self._client, rules, run.observer.worked_at, run.spans.apart)
+        health = HealthCheck(process, self._client, rules, run.observer, run.spans.apart)
         return Keeper(process, self, run.events, health)
 
     async def _open_all(self) -> None:
@@ -165,6 +165,7 @@ class BringUp:
         async with self._turns.taken(process):
             if execute:
                 self._run.spans.begin(process)
+                self._run.observer.restarted(process.id)
                 process.execute()
             stalled = self._stalled(process)
             async with asyncio.timeout(self._plan.ready.timeout_s):

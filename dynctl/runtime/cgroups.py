@@ -20,7 +20,7 @@ EMPTY_S = 2.0
 
 def join(run_id: str, process_id: str, pid: int) -> str | None:
     """Puts a process that was just started into its group; the run's group, None where that can't be done."""
-    base = _own()
+    base = own()
     if base is None:
         return None
     run = base / f"{PREFIX}{run_id}"
@@ -37,7 +37,7 @@ def join(run_id: str, process_id: str, pid: int) -> str | None:
 
 def of_run(run_id: str, pids: Iterable[int] = ()) -> set[Path]:
     """The run's group: below the caller's own, and wherever these processes are."""
-    found = {base / f"{PREFIX}{run_id}"} if (base := _own()) else set()
+    found = {base / f"{PREFIX}{run_id}"} if (base := own()) else set()
     mount = _mount()
     for pid in pids if mount else ():
         parts = _group(pid).split("/")
@@ -96,7 +96,7 @@ def _group(pid: int | str) -> str:
     return ""
 
 
-def _own() -> Path | None:
+def own() -> Path | None:
     """The caller's group, or the one that holds the run which the caller is of; None where nothing may be made."""
     mount = _mount()
     if mount is None or ".." in (own := _group("self")).split("/"):

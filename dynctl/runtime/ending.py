@@ -14,6 +14,7 @@ import psutil
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.shared_memory import Segment
+from dynctl.store.run import RunRecord, RunStore
 
 KILL_S = 10.0
 SWEEP_GRACE_S = 5.0
@@ -23,12 +24,14 @@ SWEEP_POLL_S = 0.1
 class Ending:
     """The orderly end of all processes of a run. `hurry` cuts every wait short."""
 
-    def __init__(self, processes: Iterable[Managed], run_id: str, directory: Path, grace_s: float) -> None:
-        self._processes, self._run_id, self._directory = list(processes), run_id, directory
+    def __init__(self, processes: Iterable[Managed], store: RunStore, record: RunRecord, grace_s: float) -> None:
+        self._processes, self._store, self._run_id = list(processes), store, record.run_id
+        self._runtime_dir = Path(record.socket).parent  # of who started the run: another one may have adopted it
         self._deadline = time.monotonic() + grace_s
         self._hurry = asyncio.Event()
         self._seen: dict[int, psutil.Process] = {}
         self._segments: set[Segment] = set()
+        self._groups: list[Path] = []
 
     def hurry(self) -> None:
         """Kill at once."""
@@ -76,6 +79,7 @@ class Ending:
             for member in process.processes():
                 self._seen[member.pid] = member
         self._segments = shared_memory.made_by(self._seen.values())
+        self._groups = ownership.groups(self._store.dir, self._run_id, self._seen)
 
     def _sweep(self) -> list[str]:
         """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
@@ -85,20 +89,20 @@ class Ending:
             if time.monotonic() > deadline:
                 break
             time.sleep(SWEEP_POLL_S)
-        groups = cgroups.of_run(self._run_id)
-        self._segments |= segments.read(self._directory, self._run_id)
+        self._segments |= segments.read(self._store.dir, self._run_id)
         if left:
-            for group in groups:
+            for group in self._groups:
                 cgroups.kill(group)
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)
         if survivors:
             return [ownership.describe(process) for process in survivors]
-        ipc.remove(self._run_id)
+        ipc.remove(self._run_id, [self._runtime_dir])
         ports = {port for process in self._processes for port in process.spec.ports.values()}
-        return nothing_left.remains(self._seen, ports, self._segments, groups)
+        return nothing_left.remains(self._seen, ports, self._segments, self._groups)
 
     def _left(self) -> list[psutil.Process]:
-        """By environment, by control group, and all descendants: orphans of the run become this process's children."""
+        """By environment, by control groups, and all descendants: orphans of the run become this process's children."""
         marked = {process.pid: process for process in ownership.processes_of(self._run_id)}
         children = {process.pid: process for process in ownership.tree(os.getpid())[1:]}
-        return ownership.alive({**self._seen, **marked, **children}.values())
+        grouped = {process.pid: process for process in ownership.in_groups(self._groups)}
+        return ownership.alive({**self._seen, **marked, **grouped, **children}.values())

@@ -12,9 +12,11 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from typing import Protocol
 
 import psutil
 
+from dynctl.engines.spec import Canary
 from dynctl.http.call import ClientError
 from dynctl.http.client import Client, Response
 from dynctl.http.message import Headers
@@ -39,11 +41,24 @@ class CannotTell(Exception):
     """The fault is the supervisor's own (no file descriptors, it was frozen): nothing is known of the process."""
 
 
+class Traffic(Protocol):
+    """What is known of users' requests; it is told what canaries add to an engine's figures."""
+
+    def worked_at(self, process_id: str) -> float:
+        """When the frontend last reported a request that the worker served: monotonic seconds."""
+
+    def counts_canaries(self, process_id: str) -> bool:
+        """Whether it must be told of canaries there."""
+
+    def canary(self, process_id: str, metrics: str | None) -> None:
+        """A canary's token came; the engine's metrics right after it, where they could be had."""
+
+
 class HealthCheck:
     """Checks one process once in a period. The canary is left out while the frontend sees the process work.
 
-    `worked_at`: when the frontend last reported a request that it served (monotonic seconds). Nothing here goes through
-    the frontend, so that no figure of it counts a canary. `apart`: why a worker does not have all its parts.
+    Nothing here goes through the frontend, so that no figure of it counts a canary; the engine's own do, so that
+    `traffic` is told. `apart`: why a worker does not have all its parts.
     """
 
     def __init__(
@@ -51,10 +66,10 @@ class HealthCheck:
         process: Managed,
         client: Client,
         rules: HealthRules,
-        worked_at: Callable[[str], float],
+        traffic: Traffic,
         apart: Callable[[str], str | None] = lambda process: None,
     ) -> None:
-        self._process, self._client, self._worked_at, self._apart = process, client, worked_at, apart
+        self._process, self._client, self._traffic, self._apart = process, client, traffic, apart
         self._period_s, self._limit_s = rules.canary_s, rules.canary_s * ANSWER_SHARE
         self._beat_s = self._period_s / BEATS
         self._asked_at = self._probed_at = float("-inf")
@@ -103,7 +118,9 @@ class HealthCheck:
 
     def _canary_due(self) -> float:
         """Once in a period, as long as no traffic shows that it works."""
-        return self._beat(max(self._asked_at + self._period_s, self._worked_at(self._process.id) + self._period_s / 2))
+        return self._beat(
+            max(self._asked_at + self._period_s, self._traffic.worked_at(self._process.id) + self._period_s / 2)
+        )
 
     def _beat(self, at_s: float) -> float:
         """Rather too early than too late."""
@@ -123,6 +140,12 @@ class HealthCheck:
         canary = self._process.spec.probes.canary
         if canary is None:
             return None
+        problem = await self._ask(canary)
+        if not problem and self._traffic.counts_canaries(self._process.id):
+            self._traffic.canary(self._process.id, await self._metrics())
+        return problem
+
+    async def _ask(self, canary: Canary) -> str | None:
         counted: list[asyncio.Task[float | None]] = []
         # an engine that takes long over its canary may have a queue, where others come first: are their tokens made?
         slow = asyncio.get_running_loop().call_later(
@@ -145,19 +168,25 @@ class HealthCheck:
 
     async def _tokens(self, counter: str | None) -> float | None:
         """The engine's count of tokens, over its ranks; None when it does not say."""
-        metrics = self._process.spec.probes.metrics
-        if not (counter and metrics):
-            return None
-        try:
-            answer = await self._fetch("GET", metrics, b"", self._limit_s / 4)
-        except ClientError:
+        if not counter or (text := await self._metrics()) is None:
             return None
         total = 0.0
-        for line in answer.body.decode(errors="replace").splitlines():
+        for line in text.splitlines():
             if line.startswith(counter):
                 with contextlib.suppress(ValueError):
                     total += float(line.rpartition(" ")[2])
         return total
+
+    async def _metrics(self) -> str | None:
+        """The engine's /metrics; None where it can't be had."""
+        path = self._process.spec.probes.metrics
+        if not path:
+            return None
+        try:
+            answer = await self._fetch("GET", path, b"", self._limit_s / 4)
+        except ClientError:
+            return None
+        return answer.body.decode(errors="replace") if answer.status == 200 else None
 
     async def _fetch(self, method: str, path: str, body: bytes, limit_s: float | None = None) -> Response:
         headers: Headers = [(b"x-request-id", f"{CANARY_ID}{uuid.uuid4().hex[:12]}".encode())]

@@ -13,7 +13,7 @@ import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
-from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory, spawned
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
 from dynctl.store.run import RunStore
 
 SWEEP_GRACE_S = 5.0
@@ -54,7 +54,7 @@ class Leftovers:
         """SIGTERM in order within `grace_s`, then SIGKILL, then the proof."""
         deadline = time.monotonic() + grace_s
         found = self.processes()
-        groups = self._groups()
+        groups = ownership.groups(self._store.dir, self._run_id, self._seen)
         made = shared_memory.made_by(found) | segments.read(self._store.dir, self._run_id)
         there = sum(segment.is_there() for segment in made)
         if grace_s:
@@ -98,10 +98,6 @@ class Leftovers:
                 if os.getsid(pid) == pid:
                     found.add(pid)
         return found
-
-    def _groups(self) -> list[Path]:
-        noted = {Path(one.cgroup) for one in spawned.read(self._store.dir, self._run_id) if one.cgroup}
-        return sorted(cgroups.of_run(self._run_id, self._seen) | {group for group in noted if group.is_dir()})
 
     def _runtime_dirs(self) -> set[Path]:
         """The run's: another terminal may have another TMPDIR."""

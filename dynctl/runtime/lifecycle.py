@@ -148,10 +148,11 @@ def _rows() -> Iterable[Row]:
     yield Row("backing off", "start", "", "starting", ("keep log", "spawn", "prove"))
     yield Row("backing off", "restart", "", "starting", ("keep log", "spawn", "prove"))
     yield Row("backing off", "stop", "", "stopped")
-    for state in ("failed", "stopped"):
-        yield Row(state, "start", "", "starting", ("keep log", "spawn", "prove"))
-        yield Row(state, "restart", "", "starting", ("keep log", "spawn", "prove"))
-    yield Row("failed", "stop", "", "stopped")
+    asked: tuple[LifeEvent, ...] = ("start", "restart")
+    for event in asked:
+        yield Row("stopped", event, "", "starting", ("keep log", "spawn", "prove"))
+    for event in (*asked, "stop"):  # something of it may still be alive
+        yield Row("failed", event, "", "stopping", ("clear",))
 
 
 TABLE: tuple[Row, ...] = tuple(_rows())
@@ -196,7 +197,7 @@ def _counted(life: Life, row: Row, now: float, rules: Rules, why: str | None, ji
         case "stop" | "drain" | "resume":
             again = False
         case "start":
-            attempts = 0
+            attempts, again = 0, True
     if row.after == "starting" and "spawn" in row.does:
         restarts, again = restarts + (row.state != "pending"), False
     if row.after == "backing off":

@@ -10,9 +10,9 @@ import httpx
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.plan.values import Plan
 from dynctl.runtime.beat import last_beat
-from dynctl.telemetry.scrape import sample
+from dynctl.telemetry.scrape import EngineSample, sample, totals
 from dynctl.telemetry.status import FrontendStatus, TtftStatus
-from dynctl.telemetry.window import EngineWindow, RequestWindow, split
+from dynctl.telemetry.window import OF_CANARY, EngineWindow, RequestWindow, split
 
 SCRAPE_S = 2.0
 
@@ -49,6 +49,26 @@ class Observer:
     def worked_at(self, process_id: str) -> float:
         """When the frontend last reported a request that the worker served: monotonic seconds, long ago if never."""
         return self._worked.get(process_id, float("-inf"))
+
+    # what dynctl's own requests add to the engines' counters is none of the window's
+
+    def restarted(self, process_id: str) -> None:
+        """Its counters begin anew."""
+        if process_id in self._engines:
+            self._engines[process_id] = EngineWindow()
+
+    def counts_canaries(self, process_id: str) -> bool:
+        """Whether a canary there adds to figures of the split: it computes a prompt, as prefill workers do."""
+        return process_id in self._engines and self._plan.process(process_id).role != "decode"
+
+    def canary(self, process_id: str, metrics: str | None) -> None:
+        """A canary ended there; the engine's metrics right after it, where they could be had."""
+        self._engines[process_id].canary(totals(metrics, OF_CANARY) if metrics else None)
+
+    def proof(self, process_id: str, now: EngineSample | None, *, begins: bool) -> None:
+        """A proof begins or ends there; `now`: its counters, where they can be read."""
+        if process_id in self._engines:
+            self._engines[process_id].proof(now, begins=begins)
 
     async def look(self, http: httpx.AsyncClient) -> dict[str, float | None] | None:
         """Scrapes, once in `SCRAPE_S`; what the frontend must hear then."""

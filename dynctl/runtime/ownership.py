@@ -40,6 +40,17 @@ def noted(directory: Path, run_id: str) -> set[int]:
     return found
 
 
+def groups(directory: Path, run_id: str, pids: Iterable[int]) -> list[Path]:
+    """The run's control groups: there are several where it was adopted from another login."""
+    written = {Path(one.cgroup) for one in spawned.read(directory, run_id) if one.cgroup}
+    return sorted(cgroups.of_run(run_id, pids) | {group for group in written if group.is_dir()})
+
+
+def in_groups(found: Iterable[Path]) -> list[psutil.Process]:
+    """The live processes of these control groups."""
+    return as_processes({pid for group in found for pid in cgroups.members(group)})
+
+
 def as_processes(pids: Iterable[int]) -> list[psutil.Process]:
     """Those that are alive, without zombies and the caller."""
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from dynctl.proof.pair import PairProver
 from dynctl.proof.verify import Verification, verify_pair
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
+from dynctl.telemetry.scrape import EngineSample
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
 ATTEMPTS = 3
@@ -36,13 +37,24 @@ class Provable(Protocol):
         """What its log told so far."""
 
 
+class Counts(Protocol):
+    """The figures that are taken from the engines' counters."""
+
+    def proof(self, process_id: str, now: EngineSample | None, *, begins: bool) -> None:
+        """A proof begins or ends there; `now`: its counters, where they can be read."""
+
+
 class Proving:
-    """Proves pairs and verifies tokens for one run; results are kept for the status."""
+    """Proves pairs and verifies tokens for one run; results are kept for the status.
+
+    `counts` is told of each proof at both workers of its pair.
+    """
 
     def __init__(self, plan: Plan, token: str, processes: Mapping[str, Provable], events: EventLog) -> None:
         self._plan, self._token, self._processes, self._events = plan, token, processes, events
         self.pairs: dict[tuple[str, str], PairStatus] = {}
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
+        self.counts: Counts | None = None
         self._turns: dict[str, asyncio.Lock] = {}
         self._parts = {worker.id: tuple(part.id for part in plan.parts(worker.id)) for worker in plan.workers()}
 
@@ -124,7 +136,27 @@ class Proving:
                 shared=shared,
                 parts=self._parts,
             )
-            await self._accept(pair, await self._attempt(prover, pair), prover.mover(pair))
+            async with self._apart(client, pair):
+                proven = await self._attempt(prover, pair)
+            await self._accept(pair, proven, prover.mover(pair))
+
+    @contextlib.asynccontextmanager
+    async def _apart(self, client: ProofClient, pair: PlannedPair) -> AsyncIterator[None]:
+        """What the engines count meanwhile is none of the users' figures."""
+        ends, counts = (pair.from_, pair.to), self.counts
+        if not counts:
+            yield
+            return
+        before = {end: await _counters(client, end) for end in ends}
+        after: dict[str, EngineSample | None] = {}
+        for end in ends:
+            counts.proof(end, before[end], begins=True)
+        try:
+            yield
+            after = {end: await _counters(client, end) for end in ends}
+        finally:
+            for end in ends:
+                counts.proof(end, after.get(end), begins=False)
 
     async def _attempt(self, prover: PairProver, pair: PlannedPair) -> PairStatus:
         """Proves the pair, again where nothing explains a failure: vLLM gives up a cold handshake after 5 s."""
@@ -226,3 +258,11 @@ class Proving:
 
     def _turn(self, process: str) -> asyncio.Lock:
         return self._turns.setdefault(process, asyncio.Lock())
+
+
+async def _counters(client: ProofClient, process: str) -> EngineSample | None:
+    """None where they can't be read: the proof itself says why."""
+    try:
+        return await client.sample(process)
+    except ProofError:
+        return None

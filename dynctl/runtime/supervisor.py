@@ -79,6 +79,7 @@ class Supervisor:
         self.every = every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
         self.errands = Errands(self.plan, self.neighbours)
         self.proving = Proving(self.plan, store.token(), every, self.events)
+        self.proving.counts = self.observer
         self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)
         self.prover = self._prover()
         self.bringup = BringUp(self)
@@ -239,7 +240,7 @@ class Supervisor:
         )
         self.publish()
         grace_s = FAILURE_GRACE_S if self.picture.failure else self._grace_s
-        ending = Ending(self.processes.values(), self.record.run_id, self.store.dir, grace_s)
+        ending = Ending(self.processes.values(), self.store, self.record, grace_s)
         if self.neighbours:
             self.neighbours.parting.begin()
             await first_of(self.neighbours.parting.drained(grace_s), self._kill.wait())

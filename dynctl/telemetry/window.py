@@ -6,28 +6,79 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from dynctl.frontend.messages import RequestRecord
 from dynctl.telemetry.scrape import COUNTERS, EngineSample
 from dynctl.telemetry.status import TtftStatus
 
 WINDOW_S = 60.0
 KEPT_RECORDS = 20_000
+OF_CANARY = ("queue_s", "queued", "prefill_s", "prefills")
+"""Counters that a request of one token, without a hand-over, adds to."""
 
 
 class EngineWindow:
-    """Samples of one engine, reaching back one window."""
+    """Samples of one engine, reaching back one window, less what dynctl's own requests added to its counters."""
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
         self._samples: deque[EngineSample] = deque()
+        self._seen: EngineSample | None = None  # as the engine counts, the newest
+        self._own = EngineSample(at=0.0)
+        self._canaries = self._proofs = 0  # since then, and under way
+        self._canary: dict[str, float] | None = None  # what one adds
 
     def add(self, taken: EngineSample) -> None:
         """Adds a sample; a counter that fell (the engine restarted) begins a new window."""
-        if self._samples and any(getattr(taken, name) < getattr(self._samples[-1], name) for name in COUNTERS):
+        if self._seen and any(getattr(taken, name) < getattr(self._seen, name) for name in COUNTERS):
             self._samples.clear()
-        self._samples.append(taken)
+            self._own, self._canaries = EngineSample(at=0.0), 0
+        if self._proofs:
+            self._disown(taken)
+        else:
+            self._take_canaries({name: getattr(taken, name) for name in OF_CANARY})
+        self._seen = taken
+        own = {name: getattr(taken, name) - getattr(self._own, name) for name in COUNTERS}
+        buckets = _less(taken.itl_buckets, self._own.itl_buckets)
+        self._samples.append(msgspec.structs.replace(taken, **own, itl_buckets=buckets))
         while len(self._samples) > 2 and self._samples[1].at < taken.at - self._window_s:
             self._samples.popleft()
+
+    def proof(self, now: EngineSample | None, *, begins: bool) -> None:
+        """A proof begins or ends there; nothing of the time between counts. None: the counters can't be read."""
+        if now:
+            self.add(now)
+        self._proofs = max(0, self._proofs + (1 if begins else -1))
+
+    def _disown(self, taken: EngineSample) -> None:
+        """Everything since the engine was last seen."""
+        if self._seen:
+            own, seen = self._own, self._seen
+            grown = {name: getattr(own, name) + getattr(taken, name) - getattr(seen, name) for name in COUNTERS}
+            buckets = _sum(own.itl_buckets, _less(taken.itl_buckets, seen.itl_buckets))
+            self._own, self._canaries = msgspec.structs.replace(own, **grown, itl_buckets=buckets), 0
+
+    def canary(self, now: Mapping[str, float] | None) -> None:
+        """A canary has just ended; `now`: the engine's counters (OF_CANARY) after it, where they could be read."""
+        if self._proofs:
+            return
+        self._canaries += 1
+        if now is not None:
+            self._take_canaries(now)
+
+    def _take_canaries(self, now: Mapping[str, float]) -> None:
+        """Each counts as much as the last that were alone, and never more than the mean of what ended with it."""
+        seen, count = self._seen, self._canaries
+        if seen is None or not count or (ended := round(now["prefills"] - seen.prefills)) < count:
+            return  # nothing to compare with, nothing to be done, or they are counted late
+        self._seen, self._canaries = msgspec.structs.replace(seen, **now), 0
+        mean = {name: (now[name] - getattr(seen, name)) / ended for name in OF_CANARY}
+        if ended == count:
+            self._canary = mean
+        alone = self._canary or mean
+        added = {name: getattr(self._own, name) + count * min(alone[name], mean[name]) for name in OF_CANARY}
+        self._own = msgspec.structs.replace(self._own, **added)
 
     def ends(self) -> tuple[EngineSample, EngineSample] | None:
         """The oldest and newest sample of the window; None until there are two."""
@@ -102,6 +153,14 @@ def median_of_buckets(before: Mapping[float, float], after: Mapping[float, float
             return lower + (bound - lower) * (half - below) / (count - below) if count > below else bound
         lower, below = bound, count
     return None
+
+
+def _less(buckets: Mapping[float, float], others: Mapping[float, float]) -> dict[float, float]:
+    return {bound: count - others.get(bound, 0.0) for bound, count in buckets.items()}
+
+
+def _sum(buckets: Mapping[float, float], others: Mapping[float, float]) -> dict[float, float]:
+    return {bound: buckets.get(bound, 0.0) + count for bound, count in others.items()}
 
 
 def _engine_part(

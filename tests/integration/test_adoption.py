@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
 from dynctl.plan.ports import default_range
+from dynctl.runtime import cgroups
 from tests.integration.run_harness import Home, T, has_ended, until
 
 IDS = ("frontend", "prefill-0", "decode-0")
@@ -135,3 +140,53 @@ def test_up_of_a_name_that_no_run_has(home: Home) -> None:
     done = home.run("up", "-d", "no-such-run")
     assert done.code == 2
     assert "no run of that name" in done.error()["error"][0]
+
+
+@contextlib.contextmanager
+def another_login(home: Home) -> Iterator[Path | None]:
+    """Commands have another temporary directory and, where one may be made, another control group, which is yielded."""
+    (home.dir / "elsewhere").mkdir()
+    home.env["TMPDIR"] = str(home.dir / "elsewhere")
+    own = cgroups.own()
+    if own is None:
+        yield None
+        return
+    group = own / home.name
+    group.mkdir()
+    home.inside = ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
+    try:
+        yield group
+    finally:
+        home.inside = ()
+        cgroups.remove(group)
+
+
+def test_another_login_adopts_a_scaled_run_in_the_foreground(home: Home) -> None:
+    home.up()
+    assert home.run("scale", "prefill=2").code == 0
+    before, run_id = home.status(), json.loads((home.run_dir / "run.json").read_text())["run_id"]
+    ids = [process["id"] for process in before["processes"]]
+    lose_supervisor(home)
+    with another_login(home) as group:
+        watching = home.start("up", home.name)
+        watching.says(f"{home.name} is ready")
+        found = home.status()
+        assert (ids, pids(found, *ids)) == (["prefill-0", "prefill-1", "decode-0", "frontend"], pids(before, *ids))
+        assert {(pair["from"], pair["to"]) for pair in found["transport"]["pairs"]} == {
+            ("prefill-0", "decode-0"),
+            ("prefill-1", "decode-0"),
+        }
+        assert home.run("restart", home.name, "prefill-1").code == 0
+        assert home.run("scale", "prefill=1").code == 0
+        assert home.ask().status_code == 200
+        places = [*home.dir.glob(f"*/**/{run_id[:12]}"), *(found_in(group.parent, run_id) if group else ())]
+        assert len(places) == (4 if group else 2), "each login has a directory and a control group of its own"
+        watching.signal(signal.SIGINT)
+        assert watching.wait().code == 130
+        assert [place for place in places if place.exists()] == []
+    home.nothing_left()
+
+
+def found_in(base: Path, run_id: str) -> list[Path]:
+    """The run's control groups below that one."""
+    return [*base.glob(f"{cgroups.PREFIX}{run_id}"), *base.glob(f"*/{cgroups.PREFIX}{run_id}")]

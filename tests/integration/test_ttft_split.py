@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 
+import httpx
 import pytest
 
+from dynctl.telemetry.scrape import sample
 from tests.integration.run_harness import Home, T, until
 
 PREFILL_MS, TRANSFER_MS, FIRST_MS = 900.0, 700.0, 500.0
@@ -51,6 +53,37 @@ def test_injected_delays_are_recovered(home: Home) -> None:
     assert ttft["window"]["transfer"] == near(TRANSFER_MS)
     watching.signal(signal.SIGINT)
     assert watching.wait().code == 130
+
+
+SLOW_MS = 400.0
+
+
+def test_canaries_and_proofs_are_in_no_figure(home: Home) -> None:
+    """They take no time here, so that one which counted would pull the mean of a few slow requests down."""
+    home.up({"health": {"canary": "1s"}})
+    prefill = next(process for process in home.status()["processes"] if process["id"] == "prefill-0")
+
+    def computed() -> int:
+        text = httpx.get(f"http://127.0.0.1:{prefill['ports']['http']}/metrics", trust_env=False).text
+        return int(sample(text, 0.0).prefills)
+
+    def canaries(count: int) -> None:
+        before = computed()
+        until(lambda: computed() >= before + count, "canaries come")
+
+    def figure(prompt: str) -> float:
+        home.control(prefill={"prefill_delay_ms": SLOW_MS})
+        assert list(home.stream(prompt))[-1] == "[DONE]"
+        home.control()
+        canaries(2)
+        known = home.await_status(lambda s: s["ttft_ms"]["window"]["prefill_compute"] is not None, "the figure")
+        found: float = known["ttft_ms"]["window"]["prefill_compute"]
+        return found
+
+    canaries(4)
+    assert figure("a first word " * 30) > 0.8 * SLOW_MS
+    assert home.run("restart", home.name, "decode-0").code == 0
+    assert figure("another word " * 30) > 0.8 * SLOW_MS
 
 
 def test_each_request_has_a_line(home: Home) -> None:

@@ -134,7 +134,7 @@ def test_a_pid_is_the_runs_only_with_its_start_time() -> None:
 ESCAPE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.execve('/bin/sleep', ['sleep', '60'], {})"
 
 
-@pytest.mark.skipif(cgroups._own() is None, reason="no control group may be made here")
+@pytest.mark.skipif(cgroups.own() is None, reason="no control group may be made here")
 def test_a_process_that_leaves_session_parent_and_environment_is_found() -> None:
     store, run_id = RunStore("x"), uuid.uuid4().hex
     store.dir.mkdir(parents=True)

@@ -43,15 +43,34 @@ class Engine:
         return Response(answer, [], b"")
 
 
+class Seen:
+    """What is known of users' requests, and what it was told of canaries."""
+
+    def __init__(self, worked_at: float, *, counts: bool = False) -> None:
+        self._worked_at, self._counts = worked_at, counts
+        self.told: list[str | None] = []
+
+    def worked_at(self, _process: str) -> float:
+        return self._worked_at
+
+    def counts_canaries(self, _process: str) -> bool:
+        return self._counts
+
+    def canary(self, _process: str, metrics: str | None) -> None:
+        self.told.append(metrics)
+
+
 def look(engine: Engine, *, thorough: bool = False, worked_at: float = float("-inf")) -> str | None:
     return asyncio.run(check_of(engine, PERIOD_S, worked_at).look(thorough=thorough))
 
 
-def check_of(engine: Engine, canary_s: float, worked_at: float = float("-inf")) -> HealthCheck:
+def check_of(
+    engine: Engine, canary_s: float, worked_at: float = float("-inf"), seen: Seen | None = None
+) -> HealthCheck:
     probes = Probes(url="http://127.0.0.1:1", canary=Canary(path="/v1/completions", body="{}", tokens="tokens_total"))
     process = SimpleNamespace(id="decode-0", spec=SimpleNamespace(probes=probes, env={}), processes=list)
     rules = HealthRules(canary_s=canary_s)
-    return HealthCheck(cast(Managed, process), cast(Client, engine), rules, lambda _: worked_at)
+    return HealthCheck(cast(Managed, process), cast(Client, engine), rules, seen or Seen(worked_at))
 
 
 def test_a_token_and_a_good_answer_are_health() -> None:
@@ -84,6 +103,16 @@ def test_what_is_wrong_is_said(answers: dict[str, Any], said: str) -> None:
 
 def test_a_slow_canary_is_forgiven_while_other_tokens_are_made() -> None:
     assert look(Engine(completions=LATE, metrics=[7, 8])) is None
+
+
+def test_the_figures_are_told_what_canaries_add_to_them() -> None:
+    engine, seen = Engine(metrics=[7]), Seen(float("-inf"), counts=True)
+    assert asyncio.run(check_of(engine, PERIOD_S, seen=seen).look(thorough=False)) is None
+    assert engine.asked == ["health", "completions", "metrics"]
+    assert [text and text.split()[-1] for text in seen.told] == ["7"]
+    engine, seen = Engine(completions=500), Seen(float("-inf"), counts=True)
+    assert asyncio.run(check_of(engine, PERIOD_S, seen=seen).look(thorough=False)) is not None
+    assert seen.told == []
 
 
 def test_a_lack_of_file_descriptors_here_says_nothing_of_the_engine() -> None:

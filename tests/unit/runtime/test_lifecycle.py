@@ -140,6 +140,15 @@ def test_what_can_not_be_killed_is_not_started_beside_itself() -> None:
     assert replay(f"{UP}, 20 exit, 21 survivor, 22 tick")[0].state == "failed"
 
 
+def test_what_could_not_be_killed_is_cleared_before_another_takes_its_place() -> None:
+    survived = f"{UP}, 20 exit, 21 survivor"
+    life, done = replay(f"{survived}, 30 restart")
+    assert (life.state, life.again, done[-1]) == ("stopping", True, "clear")
+    life, done = replay(f"{survived}, 30 restart, 31 cleared")
+    assert (life.state, done[-3:]) == ("starting", ["keep log", "spawn", "prove"])
+    assert replay(f"{survived}, 30 start, 31 survivor")[0].state == "failed"
+
+
 def test_an_adopted_process_is_proven_but_not_spawned() -> None:
     life, done = replay("0 adopt, 1 proven")
     assert (life.state, life.restarts, done) == ("ready", 0, ["prove", "put in"])
@@ -193,6 +202,18 @@ class Lives(RuleBasedStateMachine):
             self.feed("cleared")
 
     @rule()
+    def it_can_not_be_killed(self) -> None:
+        if self.clearing and self.alive:
+            self.clearing = False
+            self.feed("survivor")
+
+    @rule()
+    def it_is_adopted(self) -> None:
+        if self.life.state == "pending":
+            self.alive, self.spawns = True, self.spawns + 1
+            self.feed("adopt")
+
+    @rule()
     def the_run_ends(self) -> None:
         self.feed("stop")
         self.alive = self.clearing = False
@@ -214,7 +235,7 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def what_has_no_process_says_so(self) -> None:
-        assert not self.alive or self.life.state in HAS_PROCESS or self.life.state == "crashed"
+        assert not self.alive or self.life.state in HAS_PROCESS or self.life.state in {"crashed", "failed", "stopped"}
 
     @invariant()
     def attempts_stay_within_the_rule(self) -> None:

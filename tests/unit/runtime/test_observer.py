@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.runtime.observer import Observer
@@ -54,3 +55,25 @@ async def test_figures_are_told_while_there_are_requests_and_once_after_them() -
     observer.take(Report(requests=(record,), requests_total=1))
     assert observer.news() is not None
     assert observer.news() is not None, "engines count late"
+
+
+async def test_canaries_of_an_idle_time_are_none_of_the_window() -> None:
+    observer, now = Observer(made()), ""
+
+    def text(prefills: int, prefill_s: float) -> str:
+        name = "vllm:request_prefill_time_seconds"
+        return f'{name}_count{{engine="0"}} {prefills}\n{name}_sum{{engine="0"}} {prefill_s}\n'
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, text=now))) as http:
+        assert (observer.counts_canaries("prefill-0"), observer.counts_canaries("decode-0")) == (True, False)
+        now = text(0, 0.0)
+        await observer.scrape(http)
+        for number in range(1, 900):
+            observer.canary("prefill-0", text(number, number * 0.01))
+        record = RequestRecord(id="a", at=0, path="/v1/completions", mode="disaggregated", status=200, streamed=True)
+        observer.take(Report(requests=(record,), requests_total=1))
+        now = text(900, 10.99)
+        await observer.scrape(http)
+        assert observer.ttft().window["prefill_compute"] == pytest.approx(2000)
+        observer.restarted("prefill-0")
+        assert observer.ttft().window["prefill_compute"] is None

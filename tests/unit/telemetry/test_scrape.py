@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynctl.telemetry.scrape import WANTED, EngineSample, sample
+from dynctl.telemetry.scrape import WANTED, EngineSample, sample, totals
 
 TEXT = """\
 # HELP python_gc_objects_collected_total Objects collected during gc
@@ -85,3 +85,14 @@ def test_no_text_breaks_it(lines: list[tuple[str, str]]) -> None:
 
 def test_an_engine_of_another_kind_has_none_of_the_numbers() -> None:
     assert sample('sglang:num_running_reqs{model_name="x"} 3.0\n', at=2.0) == EngineSample(at=2.0)
+
+
+def test_totals_are_those_of_the_sample() -> None:
+    text = """# HELP vllm:request_queue_time_seconds_sum of nothing
+vllm:request_queue_time_seconds_sum{engine="0",model_name="a b"} 1.5
+vllm:request_queue_time_seconds_sum{engine="1",model_name="a b"} 2.5e-1
+vllm:request_queue_time_seconds_summary 7
+vllm:request_queue_time_seconds_count 4.0
+vllm:request_prefill_time_seconds_sum nonsense"""
+    assert totals(text, ("queue_s", "queued", "prefill_s")) == {"queue_s": 1.75, "queued": 4.0, "prefill_s": 0.0}
+    assert totals("", ["queued"]) == {"queued": 0.0}
