@@ -9,15 +9,17 @@ import httpx
 
 from dynctl.bench.prompts import FILLER, WORDS, Vocabulary
 from dynctl.errors import RuntimeFailure, UsageError
+from dynctl.http.pinned import pinned
 from dynctl.telemetry.scrape import EngineSample, sample
 
 TIMEOUT_S = 30.0
 
 
-def model_of(url: str, headers: Mapping[str, str]) -> str:
+def model_of(url: str, headers: Mapping[str, str], cert: str | None = None) -> str:
     """The model that the target serves. RuntimeFailure where it does not answer; UsageError where it has several."""
     try:
-        answer = httpx.get(f"{url}/v1/models", headers=dict(headers), timeout=TIMEOUT_S, trust_env=False)
+        with _client(headers, cert) as http:
+            answer = http.get(f"{url}/v1/models")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise RuntimeFailure(
             "the target can't be reached",
@@ -40,12 +42,18 @@ def model_of(url: str, headers: Mapping[str, str]) -> str:
     return names[0]
 
 
-def vocabulary(url: str, headers: Mapping[str, str], model: str, *, chat: bool) -> Vocabulary | None:
+def _client(headers: Mapping[str, str], cert: str | None) -> httpx.Client:
+    return httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False, verify=pinned(cert) or True)
+
+
+def vocabulary(
+    url: str, headers: Mapping[str, str], model: str, *, chat: bool, cert: str | None = None
+) -> Vocabulary | None:
     """How the target's own tokenizer counts our words; None where it has no `/tokenize`.
 
     Every word is counted after a space and after another word, whose own count is taken off.
     """
-    with httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False) as http:
+    with _client(headers, cert) as http:
 
         def count(text: str) -> int | None:
             body: dict[str, object] = {"model": model}

@@ -32,13 +32,15 @@ class Session(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One round for one arm. `concurrency`: slots of a closed loop; of an open loop the cap (0: none).
-    `connections`: opened before the first request. `head_timeout_s`, `stall_s`: how long an answer may not begin, or
-    stand still. `begin_s`: when it starts, by CLOCK_MONOTONIC, so that several loaders start together. `tokenizer`: the
-    model's folder or hub name, where it is known."""
+    `connections`: opened before the first request. `cert`: file of the certificate that is trusted in place of the
+    system's list. `head_timeout_s`, `stall_s`: how long an answer may not begin, or stand still. `begin_s`: when it
+    starts, by CLOCK_MONOTONIC, so that several loaders start together. `tokenizer`: the model's folder or hub name,
+    where it is known."""
 
     url: str
     path: str
     headers: tuple[tuple[str, str], ...] = ()
+    cert: str | None = None
     sessions: tuple[Session, ...]
     concurrency: int = 0
     connections: int = 1

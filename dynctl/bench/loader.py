@@ -17,6 +17,7 @@ from dynctl.http.call import Call, ClientError
 from dynctl.http.client import Client
 from dynctl.http.message import Headers
 from dynctl.http.origin import parse_origin
+from dynctl.http.pinned import pinned
 
 PROBE_S = 0.010
 REPORT_S = 0.25
@@ -88,7 +89,7 @@ class Loader:
         self._headers: Headers = [(name.encode(), value.encode()) for name, value in job.headers]
         self._headers += [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
         self.arrivals = Arrivals()
-        self._client = Client(connect=wired(self.arrivals))
+        self._client = Client(connect=wired(self.arrivals, pinned(job.cert)))
         self._waiting: deque[Session] = deque(job.sessions)
         self._late: deque[tuple[Session, float]] = deque()  # an open loop's, above its cap
         self._flying: set[Flight] = set()

@@ -76,7 +76,9 @@ class Bench:
         if target.url not in self._vocabularies:
             headers: Mapping[str, str] = dict(target.headers)
             chat = workload.endpoint == "chat"
-            self._vocabularies[target.url] = ask.vocabulary(target.url, headers, workload.model, chat=chat)
+            self._vocabularies[target.url] = ask.vocabulary(
+                target.url, headers, workload.model, chat=chat, cert=target.cert
+            )
         return self._vocabularies[target.url] is not None
 
     def round(self, arm: Arm, target: Target, number: int, meter: Meter, *, start_up: int = 0, warm: bool) -> None:
@@ -113,6 +115,7 @@ class Bench:
             url=target.url,
             path=PATHS[workload.endpoint],
             headers=target.headers,
+            cert=target.cert,
             sessions=sessions,
             concurrency=workload.concurrency if timed else workload.concurrency or STREAMS,
             connections=min(connections, MAX_CONNECTIONS),

@@ -23,11 +23,13 @@ FOREVER_S = 1e12
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where requests go. `plan`, `socket`: of a deployment on this machine, whose engines can be asked, too."""
+    """Where requests go. `plan`, `socket`: of a deployment on this machine, whose engines can be asked, too;
+    `cert`: what its https frontend shows."""
 
     label: str
     url: str
     headers: tuple[tuple[str, str], ...] = ()
+    cert: str | None = None
     plan: Plan | None = None
     socket: str | None = None
 
@@ -65,6 +67,7 @@ def by_run(store: RunStore, headers: Mapping[str, str], label: str | None = None
         label=label or store.name,
         url=plan.frontend_url,
         headers=tuple(headers.items()),
+        cert=plan.frontend_cert,
         plan=plan,
         socket=store.record().socket,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterable
@@ -152,13 +153,13 @@ class Wire(asyncio.Transport):
         self._sock.close()
 
 
-def wired(arrivals: Arrivals) -> Connect:
-    """How the client is to connect, so that `arrivals` knows when reads came."""
+def wired(arrivals: Arrivals, tls: ssl.SSLContext | None = None) -> Connect:
+    """How the client is to connect, so that `arrivals` knows when reads came. `tls`: whom https trusts."""
 
     async def connect(make: Callable[[], Upstream], origin: Origin) -> Upstream:
         loop = asyncio.get_running_loop()
         if origin.tls:
-            return await by_loop(make, origin)
+            return await by_loop(make, origin, tls)
         failed: OSError | None = None
         for family, kind, number, _, address in await loop.getaddrinfo(
             origin.host, origin.port, type=socket.SOCK_STREAM

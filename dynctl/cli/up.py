@@ -12,6 +12,7 @@ from dynctl.errors import RunStateError, UsageError
 from dynctl.plan.resolve import resolve
 from dynctl.plan.values import Plan
 from dynctl.preflight import model
+from dynctl.preflight.frontend_files import check_frontend_files
 from dynctl.preflight.gather import gather
 from dynctl.preflight.path import check_path
 from dynctl.preflight.secret import load_secret
@@ -143,6 +144,7 @@ def _prepare(topology: Topology, options: UpOptions, node: str | None) -> str | 
 
     What the preflight found, None without one.
     """
+    check_frontend_files(topology, node)
     facts = gather(topology, node=node)
     plan = resolve(topology, facts, verify=options.verify)
     if options.verify and not topology.disaggregated:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -29,7 +31,7 @@ class Client:
 
     A pooled connection that has been idle for `idle_s` is not used again (servers close idle ones, commonly after 5 s).
     A request that was written to a pooled connection which then closed before any byte of an answer is sent once more,
-    on a new connection.
+    on a new connection. `tls`: whom https trusts, where not those on the system's list.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Client:
         max_idle: int = 1024,
         clock: Callable[[], float] = time.monotonic,
         connect: Connect | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._connect_by = connect or by_loop
+        self._connect_by = connect or functools.partial(by_loop, tls=tls)
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._max_idle = max_idle
@@ -203,10 +206,12 @@ class Client:
         return connection
 
 
-async def by_loop(make: Callable[[], Upstream], origin: Origin) -> Upstream:
-    """Connects by the event loop's own means. Raises OSError."""
+async def by_loop(make: Callable[[], Upstream], origin: Origin, tls: ssl.SSLContext | None = None) -> Upstream:
+    """Connects by the event loop's own means. `tls`: whom https trusts, if not the system's list. OSError."""
     loop = asyncio.get_running_loop()
-    _, upstream = await loop.create_connection(make, origin.host, origin.port, ssl=origin.tls or None)
+    _, upstream = await loop.create_connection(
+        make, origin.host, origin.port, ssl=(tls or True) if origin.tls else None
+    )
     return upstream
 
 

@@ -56,6 +56,7 @@ def resolve(
         engine=topology.engine,
         run_dir=facts.run_dir,
         frontend_url=_url(topology),
+        frontend_cert=topology.frontend.tls.cert if topology.frontend.tls else None,
         processes=(*workers, _frontend(topology, facts)),
         transport=transport,
         kv=_kv(topology, facts, engine),
@@ -129,6 +130,8 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
         argv += ["--api-keys-file", str(front.api_keys_file)]
     if front.allow_public:
         argv.append("--allow-public")
+    if front.tls:
+        argv += ["--tls-cert", front.tls.cert, "--tls-key", front.tls.key]
     return ProcessSpec(
         id="frontend",
         role="frontend",
@@ -162,7 +165,7 @@ def _limits(front: Frontend) -> Iterator[str]:
 def _url(topology: Topology) -> str:
     host = topology.frontend.host
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reachable}:{topology.frontend.port}"
+    return f"{'https' if topology.frontend.tls else 'http'}://{reachable}:{topology.frontend.port}"
 
 
 def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:

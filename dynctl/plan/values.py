@@ -111,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `node`: the one of `nodes` that this plan is executed on; without nodes the machine itself. `digest`: over what all
     nodes must agree on, whose parts are named in `agreed`. `rdma`: this node has an ACTIVE RDMA port for KV.
+    `frontend_cert`: file of the certificate that an https frontend shows.
     """
 
     schema: int = 1
@@ -120,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     run_dir: str
     frontend_url: str
+    frontend_cert: str | None = None
     processes: tuple[ProcessSpec, ...]
     transport: PlannedTransport
     kv: KvShape = KvShape()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from dynctl.http.pinned import pinned
 from dynctl.telemetry.scrape import EngineSample, sample
 
 PAIR_HEADER = "X-Dynctl-Pair"
@@ -52,17 +53,20 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def _tls(cert: str | None) -> ssl.SSLContext:
     """One for all clients: to make one takes a tenth of a second, in which a supervisor notices nothing."""
-    return httpx.create_ssl_context(trust_env=False)
+    return pinned(cert) or httpx.create_ssl_context(trust_env=False)
 
 
 class ProofClient:
-    """Sends directed requests. `metrics` maps process ids to the URL of their /metrics."""
+    """Sends directed requests. `metrics` maps process ids to the URL of their /metrics; `cert`: what an https frontend
+    shows."""
 
-    def __init__(self, frontend_url: str, token: str, model: str, metrics: dict[str, str]) -> None:
+    def __init__(
+        self, frontend_url: str, token: str, model: str, metrics: dict[str, str], *, cert: str | None = None
+    ) -> None:
         self._url, self._token, self._model, self._metrics = frontend_url, token, model, metrics
-        self._http = httpx.AsyncClient(trust_env=False, timeout=REQUEST_TIMEOUT_S, verify=_tls())
+        self._http = httpx.AsyncClient(trust_env=False, timeout=REQUEST_TIMEOUT_S, verify=_tls(cert))
 
     async def __aenter__(self) -> ProofClient:
         return self

@@ -12,6 +12,7 @@ import httpx
 
 from dynctl.errors import ReadyTimeout, RuntimeFailure
 from dynctl.http.client import Client
+from dynctl.http.pinned import pinned
 from dynctl.plan.values import Plan
 from dynctl.runtime.gates import StallWatch, await_health, await_model
 from dynctl.runtime.health import HealthCheck
@@ -52,7 +53,7 @@ class BringUp:
         self._plan = run.plan
         self._serving = run.serving
         self._turns = Turns(run.plan.processes)
-        self._client = Client()
+        self._client = Client(tls=pinned(run.plan.frontend_cert))
         self._group: asyncio.TaskGroup | None = None
         self._keeping: dict[str, asyncio.Task[None]] = {}
         self.keepers = {process.id: self._keeper(process) for process in run.processes.values()}

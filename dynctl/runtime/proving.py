@@ -117,7 +117,8 @@ class Proving:
             for process in self._plan.workers()
             if process.probes.url
         }
-        return ProofClient(self._plan.frontend_url, self._token, self._plan.served_name, metrics)
+        plan = self._plan
+        return ProofClient(plan.frontend_url, self._token, plan.served_name, metrics, cert=plan.frontend_cert)
 
     async def _prove(
         self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], Awaitable[None]], shared: bool

@@ -14,6 +14,7 @@ import msgspec
 
 from dynctl.errors import DynctlError, ReadyTimeout
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
+from dynctl.http.pinned import pinned
 from dynctl.nodes.failed import Failed
 from dynctl.runtime.adoption import Adoption
 from dynctl.runtime.beat import next_beat
@@ -70,7 +71,8 @@ class Supervisor:
         self.memory = Memory(self.processes)
         self.serving = Serving(spec.id for spec in self.plan.processes)
         headers = {"authorization": f"Bearer {key}"} if key else None
-        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers)
+        trust = pinned(self.plan.frontend_cert) or True
+        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers, verify=trust)
         self.observer = Observer(self.plan)
         self.spans = Spans(self.plan, self.processes)
         self.neighbours = Neighbours(self, secret) if secret else None

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import ssl
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from certificates import certificate
 from frontend_harness import BODY, both_loops, bound, on_uvloop, until
 from stub_engine import STREAM_HEAD, Asked, StubEngine, chunk, prefill_reply, reply, stream, text_event
 
@@ -390,15 +390,6 @@ def test_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         serve(**{**given, "control": None, "api_keys_file": None, **wrong})
     assert caught.value.exit_code == 2
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    argv += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run([*argv, "-out", str(cert), "-keyout", str(key)], check=True, capture_output=True)
-    return cert, key
 
 
 async def test_tls_and_keys_read_anew_on_sighup(tmp_path: Path) -> None:

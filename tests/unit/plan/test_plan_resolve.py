@@ -111,6 +111,14 @@ def test_the_url_by_which_the_frontend_is_reached(host: str, url: str) -> None:
     assert "--allow-public" in plan.process("frontend").argv
 
 
+def test_tls_reaches_the_frontend_and_its_own_clients() -> None:
+    plan = made(CPU_1P1D, "frontend.tls={cert: /etc/c.pem, key: /etc/k.pem}")
+    argv = plan.process("frontend").argv
+    assert argv[argv.index("--tls-cert") :][:4] == ("--tls-cert", "/etc/c.pem", "--tls-key", "/etc/k.pem")
+    assert plan.frontend_url == plan.process("frontend").probes.url == "https://127.0.0.1:8000"
+    assert plan.frontend_cert == "/etc/c.pem"
+
+
 def test_a_file_of_api_keys_is_handed_on() -> None:
     argv = made(CPU_1P1D, "frontend.api_keys_file=/etc/keys").process("frontend").argv
     assert argv[argv.index("--api-keys-file") + 1] == "/etc/keys"
