@@ -9,7 +9,7 @@ import httpx
 
 from dynctl.bench.prompts import FILLER, WORDS, Vocabulary
 from dynctl.errors import RuntimeFailure, UsageError
-from dynctl.http.pinned import pinned
+from dynctl.http.pinned import trust
 from dynctl.telemetry.scrape import EngineSample, sample
 
 TIMEOUT_S = 30.0
@@ -43,7 +43,7 @@ def model_of(url: str, headers: Mapping[str, str], cert: str | None = None) -> s
 
 
 def _client(headers: Mapping[str, str], cert: str | None) -> httpx.Client:
-    return httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False, verify=pinned(cert) or True)
+    return httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False, verify=trust(cert))
 
 
 def vocabulary(

@@ -22,6 +22,7 @@ def frontend(
     worker: Annotated[list[str], typer.Option(metavar="URL", help="An aggregated worker; repeatable.")] = [],  # noqa: B006
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
     api_keys_file: Annotated[
         Path | None, typer.Option(help="Keys that clients must send, one a line; or $DYNCTL_API_KEYS.")
@@ -29,6 +30,12 @@ def frontend(
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain: https in place of http.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
+    cors_origin: Annotated[
+        list[str], typer.Option(metavar="ORIGIN", help="Web pages that may use it: https://HOST, or *; repeatable.")
+    ] = [],  # noqa: B006
+    access_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request; - is stdout.")
+    ] = None,
     routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
     kv_events: KvEventsDirectory = None,
     resume: Annotated[
@@ -68,5 +75,8 @@ def frontend(
             kv_events=kv_events,
             shaping=read_shaping(max_running, max_waiting, longest_wait, decode_alone),
             tls=read_tls(tls_cert, tls_key),
+            uds=uds,
+            cors_origins=cors_origin,
+            access_log=access_log,
         )
     )

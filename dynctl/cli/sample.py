@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from dynctl.frontend.messages import RequestRecord
-from dynctl.http.pinned import pinned
+from dynctl.http.pinned import trust
 from dynctl.plan.values import Plan
 from dynctl.runtime.client import Connection, SupervisorLost, attach
 from dynctl.runtime.messages import Happened
@@ -48,7 +48,7 @@ def _ask(plan: Plan, request_id: str) -> str:
     pieces: list[str] = []
     headers = {"X-Request-Id": request_id}
     with (
-        httpx.Client(trust_env=False, timeout=120.0, verify=pinned(plan.frontend_cert) or True) as http,
+        httpx.Client(trust_env=False, timeout=120.0, verify=trust(plan.frontend_cert)) as http,
         http.stream("POST", f"{plan.frontend_url}/v1/chat/completions", json=body, headers=headers) as response,
     ):
         if response.status_code != 200:

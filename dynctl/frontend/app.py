@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
+from dynctl.frontend.access_log import AccessLog
 from dynctl.frontend.admission import Admission
 from dynctl.frontend.busy import Busy
 from dynctl.frontend.directed import directed_pair
@@ -17,11 +19,13 @@ from dynctl.frontend.errors import JSON, Failure
 from dynctl.frontend.job import CLIENT_LEFT, Job
 from dynctl.frontend.keys import check_key
 from dynctl.frontend.legs import Handover, Legs
+from dynctl.frontend.listen import is_loopback
 from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
 from dynctl.frontend.retry import Budget, RetryLimits
 from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tokens import Tokenizer
+from dynctl.frontend.tracing import TracedLegs, Tracing
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -55,15 +59,27 @@ class App:
         engine_headers: Headers | None = None,
         resume: bool = False,
         shaping: Shaping | None = None,
+        access: AccessLog | None = None,
+        tracing: Tracing | None = None,
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
     ) -> None:
         self.workers = workers
-        self.metrics = Metrics(workers)
         self.busy = Busy()
+        self.metrics = Metrics(workers, self.busy)
         self._recent: deque[RequestRecord] = deque(maxlen=_MAX_RECENT)
-        self.legs = Legs(client, clock, handover=handover, timeouts=timeouts, engine_headers=engine_headers)
+        made = Legs if tracing is None else functools.partial(TracedLegs, tracing)
+        self.legs = made(
+            client,
+            clock,
+            handover=handover,
+            timeouts=timeouts,
+            engine_headers=engine_headers,
+            on_leg=self.metrics.leg,
+        )
+        self._tracing = tracing
+        self._access = access
         shaping = shaping or Shaping()
         alone = shaping.decide()
         self._admission = Admission(shaping.admission, clock) if shaping.admission else None
@@ -88,6 +104,7 @@ class App:
         """Follow a new table at once: requests that wait for a worker which can't answer go elsewhere."""
         for worker in self.workers.update(table):
             self.legs.gone(worker)
+        self.metrics.health_moved()
         for worker in self.workers.all():
             # without another to turn to, waiting is better than failing: the worker may come back
             if worker.state == "unhealthy" and self.workers.ready(
@@ -125,9 +142,11 @@ class App:
             responder.simple(503 if health.status == "down" else 200, [JSON], msgspec.json.encode(document))
 
     def _tell_requests(self, request: Request, responder: Responder) -> None:
-        """The last requests with their splits, the latest first: for those who may send requests."""
+        """The last requests with their splits, the latest first: for those who have a key, or else for this machine."""
         try:
             check_key(request, self._keys)
+            if not self._keys and not is_loopback(responder.peer):
+                raise Failure(403, "without API keys this is told on this machine alone", code="not_local")
         except Failure as failure:
             responder.simple(failure.status, [JSON, *failure.headers], failure.body)
             return
@@ -138,6 +157,8 @@ class App:
         job = Job(request, responder, self._wall(), self._planned_mode())
         self.metrics.in_flight += 1
         self.busy.add(job)
+        if self._tracing is not None:
+            self._tracing.begin(job)
         try:
             await self._serve(job)
         except Failure as failure:
@@ -161,6 +182,10 @@ class App:
             self.metrics.finished(record, request.path if request.path in _LABELS else "other")
             self._recent.append(record)
             self._on_record(record)
+            if self._access is not None:
+                self._access.write(record, request, responder.peer)
+            if self._tracing is not None:
+                self._tracing.end(job, record)
 
     async def _serve(self, job: Job) -> None:
         request = job.request

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
+import itertools
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dynctl.errors import UsageError
+from dynctl.frontend.access_log import AccessLog
 from dynctl.frontend.app import App
 from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.control import ControlLink
+from dynctl.frontend.cors import Cors
 from dynctl.frontend.directed import read_token
 from dynctl.frontend.errors import refusal_body
 from dynctl.frontend.keys import KEYS_VARIABLE, engine_headers, environment_keys, read_keys
 from dynctl.frontend.kv_events import KvEvents, sockets_directory
 from dynctl.frontend.legs import Handover
+from dynctl.frontend.listen import bind, bind_unix, is_loopback, url_of
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
@@ -28,6 +30,7 @@ from dynctl.frontend.retry import RetryLimits
 from dynctl.frontend.routing import POLICIES
 from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tls import Tls
+from dynctl.frontend.tracing import by_environment
 from dynctl.frontend.watch import Timeouts
 from dynctl.frontend.workers import Workers
 from dynctl.http.client import Client
@@ -54,45 +57,59 @@ def serve(
     shaping: Shaping | None = None,
     kv_events: Path | None = None,
     tls: Tls | None = None,
+    uds: Path | None = None,
+    cors_origins: Sequence[str] = (),
+    access_log: Path | None = None,
 ) -> int:
     """Run the router until SIGTERM or SIGINT; 0 after a drain, whether or not it was complete in time.
 
     Workers come from the URLs, or from the supervisor's socket `control` (the topology has been checked then).
     `allow_public`: with URLs, an address that others can reach needs no API key. `handover`: the seam between the
     legs, for tests that must see verification fail. `resume`: carry on streams that break off. `shaping`: what is done
-    with requests besides. `tls`: https, and no http. SIGHUP reads keys and certificate anew. Raises UsageError for
-    wrong arguments, an unusable file, or a port that is taken.
+    with requests besides. `tls`: https, and no http. `uds`: a unix socket in the place of host and port.
+    `cors_origins`: see Cors. `access_log`: see AccessLog. SIGHUP reads keys and certificate anew, and opens the access
+    log anew. Raises UsageError for wrong arguments, an unusable file, or a port that is taken.
     """
     import uvloop
 
     if routing not in POLICIES:
         raise UsageError(f"there is no routing {routing!r}", fix=f"one of {', '.join(POLICIES)}")
-
-    if control is None and not (decode or worker):
-        raise UsageError(
-            "the router has no worker to send requests to", fix="give --decode URL, --worker URL or --control PATH"
-        )
-    if control is not None and (prefill or decode or worker):
-        raise UsageError("--control and worker URLs exclude each other")
-    if worker and (prefill or decode):
-        raise UsageError("--worker serves aggregated: it can't be mixed with --prefill and --decode")
-    for url in (*prefill, *decode, *worker):
-        parse_origin(url)
+    urls = {"prefill": prefill, "decode": decode, "worker": worker}
+    _check_workers(urls, control)
     keys = _keys(api_keys_file, control)
-    if control is None and not keys and not allow_public and not _loopback(host):
+    if control is None and not keys and not allow_public and uds is None and not is_loopback(host):
         raise UsageError(
             f"{host} can be reached by others and there is no API key",
             fix=f"give --api-keys-file FILE, set {KEYS_VARIABLE}, or give a loopback address as --host",
         )
-    sock = _bind(host, port)
-    urls = {"prefill": prefill, "decode": decode, "worker": worker}
-    frontend = Frontend(sock, urls, control, keys, read_token(), handover, timeouts, retries, routing, resume, shaping)
+    sock = bind_unix(uds) if uds else bind(host, port)
+    access = AccessLog(access_log) if access_log else None
+    options = (handover, timeouts, retries, routing, resume, shaping, access)
+    frontend = Frontend(sock, urls, control, keys, read_token(), *options)
     if routing == "kv-aware":
         frontend.hears(kv_events or sockets_directory())
     frontend.renews(lambda: _keys(api_keys_file, control), tls)
+    if cors_origins:
+        frontend.let_in(cors_origins)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(frontend.run(drain_timeout_s))
+    if uds:
+        uds.unlink(missing_ok=True)
     return 0
+
+
+def _check_workers(urls: dict[str, list[str]], control: Path | None) -> None:
+    """UsageError unless they come from one place, and make sense together."""
+    if control is None and not (urls["decode"] or urls["worker"]):
+        raise UsageError(
+            "the router has no worker to send requests to", fix="give --decode URL, --worker URL or --control PATH"
+        )
+    if control is not None and any(urls.values()):
+        raise UsageError("--control and worker URLs exclude each other")
+    if urls["worker"] and (urls["prefill"] or urls["decode"]):
+        raise UsageError("--worker serves aggregated: it can't be mixed with --prefill and --decode")
+    for url in itertools.chain(*urls.values()):
+        parse_origin(url)
 
 
 class Frontend:
@@ -111,8 +128,11 @@ class Frontend:
         routing: str = "round-robin",
         resume: bool = False,
         shaping: Shaping | None = None,
+        access: AccessLog | None = None,
     ) -> None:
         self._sock = sock
+        self._access = access
+        self._tracing = by_environment(log)
         self._urls = urls
         self._control = control
         self._workers = Workers(Chooser(routing))
@@ -128,6 +148,8 @@ class Frontend:
             engine_headers=engine_headers(),
             resume=resume,
             shaping=shaping,
+            access=access,
+            tracing=self._tracing,
             on_record=self._record,
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)
@@ -144,12 +166,18 @@ class Frontend:
         self._read_keys = read_keys
         self._tls = tls
 
+    def let_in(self, origins: Sequence[str]) -> None:
+        """Web pages of these origins may use it. UsageError for what is no origin."""
+        self._server.handler = Cors(self._server.handler, origins).handle
+
     def _renew(self) -> None:
         """Take keys and certificate as they are now; what can't be used is said, and the old goes on."""
         try:
             self._app.take_keys(self._read_keys())
             if self._tls is not None:
                 self._tls.reload()
+            if self._access is not None:
+                self._access.reopen()
         except UsageError as error:
             log(f"frontend goes on with what it has: {'; '.join(error.lines())}")
         else:
@@ -170,7 +198,7 @@ class Frontend:
             self._events = KvEvents(self._sockets, self._workers.chooser.index, log)
         feeder = await self._start_feeder()
         await self._server.listen(self._sock, self._tls.context if self._tls else None)
-        log(f"frontend listening on {_url(self._sock, 'https' if self._tls else 'http')}")
+        log(f"frontend listening on {url_of(self._sock, 'https' if self._tls else 'http')}")
         await stop.wait()
         log(f"frontend stopping: {self._app.metrics.in_flight} requests under way")
         stop.clear()
@@ -185,6 +213,8 @@ class Frontend:
         if self._events is not None:
             await self._events.close()
         await self._client.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         log("frontend stopped" if complete else "frontend stopped: requests under way were cut")
 
     async def _start_feeder(self) -> asyncio.Task[None]:
@@ -235,57 +265,6 @@ def log(line: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UsageError, naming the holder of a taken port where that can be seen."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"can't listen on {host}", why=str(error)) from None
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen()
-    except OSError as error:
-        sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise UsageError(f"can't listen on {host}:{port}", why=error.strerror) from None
-        raise UsageError(
-            f"port {port} on {host} is in use", why=_holder(port), fix="stop that process or choose another --port"
-        ) from None
-    return sock
-
-
-def _holder(port: int) -> str | None:
-    """Who listens on a port, if this user may see it."""
-    import psutil
-
-    try:
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
-            if listens and connection.pid:
-                return f"held by process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except psutil.Error:
-        return None
-    return None
-
-
-def _url(sock: socket.socket, scheme: str) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _keys(path: Path | None, control: Path | None) -> tuple[bytes, ...]:

@@ -116,6 +116,7 @@ class Job:
             prefill_ms=split.prefill_ms,
             handover_ms=split.handover_ms,
             ttft_ms=split.ttft_ms,
+            itl_ms=self.spans.itl_ms(),
             total_ms=(now - self.spans.received) * 1000,
             error=self.error,
             directed=self.directed,

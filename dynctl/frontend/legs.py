@@ -71,10 +71,19 @@ class LegFailed(Exception):
         self.begun = begun
 
 
-class Legs:
-    """Sends legs to workers. Cancelling a leg closes its connection, so that the engine drops the request.
+OnLeg = Callable[[str, str, str, float], None]
+"""Hears of a leg that is over: its role, worker, outcome (see `Metrics.leg`) and seconds."""
 
-    `engine_headers`: what engines are told besides, the key of a run of several nodes.
+
+def _nobody(leg: str, worker: str, outcome: str, seconds: float) -> None:
+    pass
+
+
+class Legs:
+    """Sends legs to workers; `on_leg` hears how each ended.
+
+    Cancelling a leg closes its connection, so that the engine drops the request. `engine_headers`: what engines are
+    told besides, the key of a run of several nodes.
     """
 
     def __init__(
@@ -85,7 +94,9 @@ class Legs:
         handover: Handover | None = None,
         timeouts: Timeouts | None = None,
         engine_headers: Headers | None = None,
+        on_leg: OnLeg = _nobody,
     ) -> None:
+        self._on_leg = on_leg
         self._client = client
         self._engine_headers = engine_headers or []
         self._clock = clock
@@ -101,11 +112,15 @@ class Legs:
         job.prefill = worker.id
         call = self._client.send(worker.origin, "POST", job.target, headers, body, gatherer)
         watched = self._watch.add(worker.id, call, self._timeouts.prefill_s, directed=job.directed)
+        outcome = "left"
         try:
             reply = await gatherer.done
+            outcome = "ok" if reply.status < 300 else "refused" if reply.status < 500 else "engine_error"
         except ClientError as error:
+            outcome = error.kind
             raise LegFailed("prefill", worker, error.message, error.kind) from None
         finally:
+            self._on_leg("prefill", worker.id, outcome, self._clock() - job.spans.prefill_sent)
             self._watch.drop(watched)
             call.abort()
         if not 200 <= reply.status < 300:
@@ -178,14 +193,18 @@ class Legs:
         limit_s = self._timeouts.first_s if streamed else self._timeouts.whole_s
         kv = Kv(job.prefill, streamed) if job.prefill else None
         watched = self._watch.add(worker.id, call, limit_s, relay, directed=job.directed, kv=kv)
+        outcome = "left"
         try:
             await relay.done
+            outcome = _ending(relay, job)
         except ClientError as error:
+            outcome = error.kind
             if watched.kv_lost and error.kind == "timeout":
                 why = f"its KV cache was to come from {job.prefill}, whose node is lost"
                 raise LegFailed(leg, worker, why, "kv_lost") from None
             raise LegFailed(leg, worker, error.message, error.kind, begun=relay.begun) from None
         finally:
+            self._on_leg(leg, worker.id, outcome, self._clock() - job.spans.sent)
             self._watch.drop(watched)
             call.abort()
         if relay.held is not None:
@@ -206,3 +225,12 @@ class Legs:
         self._watch.withdraw(worker.id, "the worker went out of service", directed=True)
         self._watch.hasten(worker.id)
         self._client.forget(worker.origin)
+
+
+def _ending(relay: Relay, job: Job) -> str:
+    """How the leg that answers ended, as it is counted."""
+    if relay.held is not None:
+        return "engine_error"
+    if job.responder.status >= 400:
+        return "refused" if job.responder.status < 500 else "engine_error"
+    return "ok" if job.error is None else "closed"

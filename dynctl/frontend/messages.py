@@ -33,6 +33,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request; milliseconds by the frontend's monotonic clock, `at` in wall-clock seconds at arrival.
 
     queue + prefill + handover = ttft. ttft is None for requests that were not streamed or failed before any content.
+    itl: the mean time between the events of a stream that follow its first content.
     `resumed`: the workers that carried a stream on, one after the other, when its `decode` was lost.
     """
 
@@ -48,6 +49,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     prefill_ms: float | None = None
     handover_ms: float | None = None
     ttft_ms: float | None = None
+    itl_ms: float | None = None
     total_ms: float = 0.0
     error: str | None = None
     directed: bool = False

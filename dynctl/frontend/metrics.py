@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from dynctl.frontend.busy import Busy
 from dynctl.frontend.messages import RequestRecord
 from dynctl.frontend.workers import Workers
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
-BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0)
 _PARTS = {
     "ttft_ms": ("dynctl_ttft_seconds", "Time from the complete request to its first content"),
     "queue_ms": ("dynctl_ttft_queue_seconds", "Part of TTFT: admission, until a leg is sent"),
     "prefill_ms": ("dynctl_ttft_prefill_seconds", "Part of TTFT: leg one, or the only leg"),
     "handover_ms": ("dynctl_ttft_handover_seconds", "Part of TTFT: leg two, sent to first content"),
+    "itl_ms": (
+        "dynctl_itl_seconds",
+        "Time between two events of a stream: of each request the mean after first content",
+    ),
 }
 
 
@@ -48,10 +54,18 @@ class Histogram:
 
 
 class Metrics:
-    """Everything that is counted. It is a collector of prometheus_client."""
+    """Everything that is counted. It is a collector of prometheus_client. `clock` is monotonic, in seconds."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(
+        self, workers: Workers, busy: Busy | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._workers = workers
+        self._busy = busy or Busy()
+        self._clock = clock
+        self._health = dict.fromkeys(("ok", "degraded", "down"), 0.0)
+        self._status, self._since = workers.health().status, clock()
+        self._legs: Counter[tuple[str, str, str]] = Counter()
+        self._leg_seconds: dict[tuple[str, str], Histogram] = {}
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._degraded: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
@@ -61,6 +75,7 @@ class Metrics:
         self._window: dict[str, float | None] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
         self.in_flight = 0
         self.requests_total = 0
         self.errors_total = 0
@@ -84,6 +99,21 @@ class Metrics:
                 if histogram is None:
                     histogram = self._ttft[part, record.mode] = Histogram()
                 histogram.observe(value_ms / 1000)
+
+    def leg(self, leg: str, worker: str, outcome: str, seconds: float) -> None:
+        """Count a leg that is over. `outcome`: `ok`, `refused` (4xx), `left` (the client did), or one of retry's."""
+        self._legs[leg, worker, outcome] += 1
+        if outcome == "ok":
+            histogram = self._leg_seconds.get((leg, worker))
+            if histogram is None:
+                histogram = self._leg_seconds[leg, worker] = Histogram()
+            histogram.observe(seconds)
+
+    def health_moved(self) -> None:
+        """What can be served may be another from now on."""
+        now = self._clock()
+        self._health[self._status] += now - self._since
+        self._status, self._since = self._workers.health().status, now
 
     def degraded(self, reason: str) -> None:
         """Count a request that decode served alone although it was to be handed over."""
@@ -116,9 +146,33 @@ class Metrics:
             requests.add_metric(labels, count)
         yield requests
         yield GaugeMetricFamily("dynctl_requests_in_flight", "Requests under way", value=self.in_flight)
+        yield from self._collect_legs()
         yield from self._collect_retries()
         yield from self._collect_ttft()
         yield from self._collect_health()
+
+    def _collect_legs(self) -> Iterable[Metric]:
+        legs = CounterMetricFamily(
+            "dynctl_legs", "Legs sent to workers, by how they ended", labels=["leg", "worker", "outcome"]
+        )
+        for (leg, worker, outcome), count in self._legs.items():
+            legs.add_metric([leg, worker, outcome], count)
+        yield legs
+        seconds = HistogramMetricFamily(
+            "dynctl_leg_seconds", "Legs that ended well: from sent until the answer is whole", labels=["leg", "worker"]
+        )
+        for (leg, worker), histogram in self._leg_seconds.items():
+            seconds.add_metric([leg, worker], histogram.buckets(), histogram.sum)
+        yield seconds
+        busy = self._busy.counts()
+        ready = GaugeMetricFamily("dynctl_worker_ready", "1 while it gets requests", labels=["worker", "role"])
+        flying = GaugeMetricFamily(
+            "dynctl_worker_requests_in_flight", "Requests under way in it", labels=["worker", "role"]
+        )
+        for one in self._workers.all():
+            ready.add_metric([one.id, one.role], int(one.state == "ready"))
+            flying.add_metric([one.id, one.role], busy.get(one.id, 0))
+        yield from (ready, flying)
 
     def _collect_retries(self) -> Iterable[Metric]:
         retries = CounterMetricFamily(
@@ -146,17 +200,18 @@ class Metrics:
                     family.add_metric([mode], histogram.buckets(), histogram.sum)
             yield family
         window = GaugeMetricFamily(
-            "dynctl_ttft_window_milliseconds",
+            "dynctl_ttft_window_seconds",
             "TTFT taken apart by the engines' own metrics, mean over a window",
             labels=["part"],
         )
         for figure, value in self._window.items():
             if value is not None and figure != "gigabytes_per_s":
-                window.add_metric([figure], value)
+                window.add_metric([figure], value / 1000)
         yield window
         rate = self._window.get("gigabytes_per_s")
         if rate is not None:
-            yield GaugeMetricFamily("dynctl_kv_transfer_gigabytes_per_second", "KV transfer rate over a window", rate)
+            name = "dynctl_kv_transfer_bytes_per_second"
+            yield GaugeMetricFamily(name, "KV transfer rate over a window", rate * 1e9)
 
     def _collect_health(self) -> Iterable[Metric]:
         workers = GaugeMetricFamily("dynctl_workers", "Workers by role and state", labels=["role", "state"])
@@ -165,6 +220,11 @@ class Metrics:
         yield workers
         status = self._workers.health().status
         yield GaugeMetricFamily("dynctl_degraded", "1 while served otherwise than planned", int(status == "degraded"))
+        self.health_moved()
+        spent = CounterMetricFamily("dynctl_health_seconds", "Time spent in each state of health", labels=["status"])
+        for name, seconds in self._health.items():
+            spent.add_metric([name], seconds)
+        yield spent
         yield GaugeMetricFamily("dynctl_up", "1 while requests can be served", int(status != "down"))
         fallbacks = CounterMetricFamily(
             "dynctl_degraded_requests",

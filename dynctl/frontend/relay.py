@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dynctl.frontend.errors import JSON, engine_error, error_body, error_event
 from dynctl.frontend.job import Job
+from dynctl.frontend.spans import Spans
 from dynctl.frontend.sse import FirstContent
 from dynctl.http.call import Call, ClientError
 from dynctl.http.message import Headers, end_to_end, find
@@ -37,7 +38,7 @@ class Relay:
 
     __slots__ = (
         *("_call", "_clock", "_error", "_first", "_headers", "_hold", "_job", "_last", "_status", "_who"),
-        *("_moved", "_passage", "begun", "done", "held"),
+        *("_events", "_moved", "_passage", "begun", "done", "held"),
     )
 
     def __init__(
@@ -58,6 +59,7 @@ class Relay:
         self._first: FirstContent | None = None
         self._error: list[bytes] | None = None
         self._last = b""
+        self._events = 0
 
     def carried_by(self, call: Call) -> None:
         """The call whose answer this is: paused while the client reads slowly."""
@@ -107,6 +109,8 @@ class Relay:
                 self._keep(Held(first.error, 500, error_body(500, f"{self._who}: {first.error}")))
                 self._finish()
                 return
+        elif self._job.streamed:
+            self._events += data.count(b"\n\n")  # JSON escapes line ends: they part events
         if not self.begun:
             self._begin()
         self._moved = True
@@ -125,6 +129,8 @@ class Relay:
         if self._error is None:
             if not self.begun:
                 self._begin()
+            if self._job.streamed:
+                self._count(self._job.spans)
             self._job.responder.end()
         elif self.held is None:
             self._failed(engine_error(self._status, b"".join(self._error), self._who))
@@ -148,6 +154,10 @@ class Relay:
         else:
             responder.abort()
         self._finish()
+
+    def _count(self, spans: Spans) -> None:
+        spans.ended = self._clock()
+        spans.events = self._events + (self._passage.count if self._passage is not None else 0)
 
     def _failed(self, body: bytes) -> None:
         """The engine answered with an error."""

@@ -19,16 +19,25 @@ class Spans:
 
     received: the request is complete · prefill_sent: leg one was sent · sent: the leg that answers was sent ·
     first_content: its first non-empty content came. Each attempt overwrites the readings of the one before, so
-    what a failed attempt cost is part of the queue time.
+    what a failed attempt cost is part of the queue time. ended: the stream's last event; `events` came after its first
+    content.
     """
 
-    __slots__ = ("first_content", "prefill_sent", "received", "sent")
+    __slots__ = ("ended", "events", "first_content", "prefill_sent", "received", "sent")
 
     def __init__(self, received: float) -> None:
         self.received = received
         self.prefill_sent: float | None = None
         self.sent: float | None = None
         self.first_content: float | None = None
+        self.ended: float | None = None
+        self.events = 0
+
+    def itl_ms(self) -> float | None:
+        """Mean time between events after the first content; the last one, `[DONE]`, comes with the one before."""
+        if self.first_content is None or self.ended is None or self.events < 2:
+            return None
+        return (self.ended - self.first_content) * 1000 / (self.events - 1)
 
     def split(self) -> Split:
         """The parts known so far.

@@ -7,13 +7,13 @@ import os
 
 
 class Passage:
-    """Writes to a transport whatever it is given; `last` is what that was, `moved` is set each time.
+    """Writes to a transport whatever it is given; `last` is what that was, `count` how often, `moved` is set each time.
 
     Where nothing waits in the transport's own buffer the bytes go to the socket at once, which costs less than the
     event loop's queue of writes. What the socket does not take, and any fault of it, is left to the transport.
     """
 
-    __slots__ = ("_descriptor", "_transport", "last", "moved")
+    __slots__ = ("_descriptor", "_transport", "count", "last", "moved")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -21,11 +21,13 @@ class Passage:
         sock = transport.get_extra_info("socket") if plain else None
         self._descriptor: int | None = sock.fileno() if sock is not None else None
         self.moved = False
+        self.count = 0
         self.last = b""
 
     def write(self, data: bytes) -> None:
         """Send; after the transport began to close, nothing."""
         self.moved = True
+        self.count += 1
         self.last = data
         transport = self._transport
         if transport.is_closing():  # the descriptor may be another connection's by now

@@ -40,3 +40,8 @@ def pinned(file: str | None) -> ssl.SSLContext | None:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
     return context
+
+
+def trust(file: str | None) -> ssl.SSLContext | bool:
+    """The same as httpx has it: without a file the system's list."""
+    return pinned(file) or True

@@ -15,7 +15,8 @@ class Responder:
     """Writes one response. The head is held back until the first body bytes or the end, and leaves with them.
 
     The framing follows the head: `content-length` when it is given, else chunked, else (HTTP/1.0) until close.
-    When the client goes away the handler's task is cancelled and writes turn into nothing.
+    `also`: fields that go with every head. When the client goes away the handler's task is cancelled and writes turn
+    into nothing.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Responder:
         "_remaining",
         "_request",
         "_transport",
+        "also",
         "ended",
         "started",
         "status",
@@ -53,6 +55,7 @@ class Responder:
         self._remaining: int | None = None
         self._on_pause: Callable[[], None] | None = None
         self._on_resume: Callable[[], None] | None = None
+        self.also: Headers = []
         self.started = False
         self.ended = False
         self.writable = writable
@@ -62,6 +65,12 @@ class Responder:
     def keep_alive(self) -> bool:
         """Whether the connection may carry another request after this response."""
         return self._keep_alive
+
+    @property
+    def peer(self) -> str | None:
+        """The client's address; None over a unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) and name else None
 
     def close_after(self) -> None:
         """Close the connection after this response (said in the head when that has not left yet)."""
@@ -79,7 +88,7 @@ class Responder:
             raise RuntimeError("the response has been started")
         self.started = True
         self.status = status
-        fields = list(headers)
+        fields = [*headers, *self.also]
         length = find(fields, b"content-length")
         if status in _BODILESS:
             self._no_body = True

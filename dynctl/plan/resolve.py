@@ -130,6 +130,10 @@ def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
         argv += ["--api-keys-file", str(front.api_keys_file)]
     if front.allow_public:
         argv.append("--allow-public")
+    for origin in front.cors_origins:
+        argv += ["--cors-origin", origin]
+    if front.access_log:
+        argv += ["--access-log", front.access_log]
     if front.tls:
         argv += ["--tls-cert", front.tls.cert, "--tls-key", front.tls.key]
     return ProcessSpec(

@@ -14,7 +14,7 @@ import msgspec
 
 from dynctl.errors import DynctlError, ReadyTimeout
 from dynctl.frontend.messages import Report, ToFrontend, WindowFigures, WorkerTable
-from dynctl.http.pinned import pinned
+from dynctl.http.pinned import trust
 from dynctl.nodes.failed import Failed
 from dynctl.runtime.adoption import Adoption
 from dynctl.runtime.beat import next_beat
@@ -71,8 +71,9 @@ class Supervisor:
         self.memory = Memory(self.processes)
         self.serving = Serving(spec.id for spec in self.plan.processes)
         headers = {"authorization": f"Bearer {key}"} if key else None
-        trust = pinned(self.plan.frontend_cert) or True
-        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, headers=headers, verify=trust)
+        self.http = httpx.AsyncClient(
+            trust_env=False, timeout=5.0, headers=headers, verify=trust(self.plan.frontend_cert)
+        )
         self.observer = Observer(self.plan)
         self.spans = Spans(self.plan, self.processes)
         self.neighbours = Neighbours(self, secret) if secret else None

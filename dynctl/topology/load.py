@@ -23,6 +23,7 @@ __all__ = ["Bases", "as_json", "expand_user", "json_schema", "load", "load_text"
 _PATH_KEYS = (
     ("model",),
     ("python",),
+    ("frontend", "access_log"),
     ("frontend", "api_keys_file"),
     ("frontend", "tls", "cert"),
     ("frontend", "tls", "key"),

@@ -110,6 +110,16 @@ class Frontend(Section):
     tls: Tls | None = Field(
         default=None, description="Serve HTTPS.", examples=[{"cert": "./server.pem", "key": "./server.key"}]
     )
+    cors_origins: list[Text] = Field(
+        default=[],
+        description="Web pages that may use it from a browser: origins, or `*` for all.",
+        examples=[["https://app.example"]],
+    )
+    access_log: Text | None = Field(
+        default=None,
+        description="File that gets a JSON line for each request; by default there is none.",
+        examples=["./access.jsonl"],
+    )
     timeouts: LegTimeouts = Field(
         default=LegTimeouts(),
         description="Deadlines of the legs of a request.",

@@ -303,8 +303,8 @@ def test_metrics_text() -> None:
     assert seen["dynctl_ttft_seconds_bucket", mode | {("le", "0.1")}] == 1
     assert seen["dynctl_ttft_seconds_bucket", mode | {("le", "0.05")}] == 0
     assert seen["dynctl_ttft_seconds_bucket", mode | {("le", "+Inf")}] == 1
-    assert seen["dynctl_ttft_window_milliseconds", frozenset({("part", "transfer")})] == 6.5
-    assert ("dynctl_ttft_window_milliseconds", frozenset({("part", "first_decode")})) not in seen
+    assert seen["dynctl_ttft_window_seconds", frozenset({("part", "transfer")})] == 0.0065
+    assert ("dynctl_ttft_window_seconds", frozenset({("part", "first_decode")})) not in seen
     assert seen["dynctl_workers", frozenset({("role", "decode"), ("state", "ready")})] == 1
     assert seen["dynctl_workers", frozenset({("role", "prefill"), ("state", "down")})] == 1
     assert seen["dynctl_degraded", frozenset()] == 1
