@@ -70,10 +70,8 @@ class Supervisor:
         self.processes = {spec.id: Managed(spec, store, self.record.run_id, self.events) for spec in specs}
         self.memory = Memory(self.processes)
         self.serving = Serving(spec.id for spec in self.plan.processes)
-        headers = {"authorization": f"Bearer {key}"} if key else None
-        self.http = httpx.AsyncClient(
-            trust_env=False, timeout=5.0, headers=headers, verify=trust(self.plan.frontend_cert)
-        )
+        auth = {"authorization": f"Bearer {key}"} if key else None
+        self.http = httpx.AsyncClient(trust_env=False, timeout=5, headers=auth, verify=trust(self.plan.frontend_cert))
         self.observer = Observer(self.plan)
         self.spans = Spans(self.plan, self.processes)
         self.neighbours = Neighbours(self, secret) if secret else None

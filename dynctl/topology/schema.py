@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
-from dynctl.topology.base import NAME_PATTERN, Milliseconds, Seconds, Section, Text, fits_as_name, wrong
+from dynctl.topology.base import NAME_PATTERN, Milliseconds, Section, Text, fits_as_name, wrong
 from dynctl.topology.frontend_limits import Admission, LegTimeouts, Retries
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
 from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
 from dynctl.topology.nodes import Origin
+from dynctl.topology.ready import Ready
 from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
 
 __all__ = ["Frontend", "Pin", "Ready", "RestartRule", "RoleSpec", "Roles", "Slo", "Tls", "Topology", "Transport"]
@@ -161,25 +162,6 @@ class Frontend(Section):
             fix="add `api_keys_file`, or `allow_public: true` to serve without keys, or use host 127.0.0.1",
             at=("host",),
         )
-
-
-class Ready(Section):
-    """Deadlines of start-up."""
-
-    timeout_s: Seconds = Field(
-        default=1800.0,
-        alias="timeout",
-        description="Deadline for the whole run to be ready.",
-        examples=["30m"],
-        json_schema_extra={"default": "30m"},
-    )
-    stall_s: Seconds = Field(
-        default=300.0,
-        alias="stall",
-        description="Longest time that a starting worker may go without log bytes, CPU, I/O or GPU memory change.",
-        examples=["5m"],
-        json_schema_extra={"default": "5m"},
-    )
 
 
 class Slo(Section):
