@@ -14,6 +14,14 @@ DecodeAlone = Annotated[
 KvEventsDirectory = Annotated[
     Path | None, typer.Option(metavar="DIRECTORY", help="For kv-aware: the engines' event sockets, kv-ID each.")
 ]
+KeysFile = Annotated[Path | None, typer.Option(help="Keys that clients must send, one a line; or $DYNCTL_API_KEYS.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Carry on a stream on another worker when its worker dies.")]
+Origins = Annotated[
+    list[str], typer.Option(metavar="ORIGIN", help="Web pages that may use it: https://HOST, or *; repeatable.")
+]
+AccessLogFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request; - is stdout.")
+]
 
 
 def frontend(
@@ -24,26 +32,16 @@ def frontend(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    api_keys_file: Annotated[
-        Path | None, typer.Option(help="Keys that clients must send, one a line; or $DYNCTL_API_KEYS.")
-    ] = None,
+    api_keys_file: KeysFile = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain: https in place of http.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its PEM key.")] = None,
-    cors_origin: Annotated[
-        list[str], typer.Option(metavar="ORIGIN", help="Web pages that may use it: https://HOST, or *; repeatable.")
-    ] = [],  # noqa: B006
-    access_log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request; - is stdout.")
-    ] = None,
+    cors_origin: Origins = [],  # noqa: B006
+    access_log: AccessLogFile = None,
     routing: Annotated[str, typer.Option(help="How workers are chosen; see the docs.")] = "round-robin",
     kv_events: KvEventsDirectory = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Carry on a stream on another worker when its worker dies.")
-    ] = False,
-    drain_timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds that requests may take to end on SIGTERM.")
-    ] = 20.0,
+    resume: Resume = False,
+    drain_timeout: Annotated[float, typer.Option(min=0, help="Seconds for requests to end on SIGTERM.")] = 20.0,
     prefill_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a prefill leg must be over.")] = 300.0,
     first_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a stream must begin.")] = 300.0,
     whole_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until any other answer must come.")] = 1800.0,
