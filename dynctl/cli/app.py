@@ -209,7 +209,7 @@ app.command(name="import")(import_)
 @app.command(hidden=True)
 def engine(
     action: Annotated[str, typer.Argument(metavar="build")] = "build",
-    engine: Annotated[str, typer.Option(help="vllm")] = "vllm",
+    engine: Annotated[str, typer.Option(help="vllm or dynamo")] = "vllm",
 ) -> None:
     """Build the engine environment (what `make engine` runs)."""
     from dynctl.cli.engine import build

@@ -12,6 +12,16 @@ from dynctl.errors import UsageError
 from dynctl.topology.schema import Topology
 
 
+class ServiceContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What the processes of a run share that are no workers: `url`, the frontend's; `ports` of each by its id."""
+
+    python: str
+    run_dir: str
+    namespace: str
+    url: str
+    ports: Mapping[str, dict[str, int]] = {}
+
+
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter may know besides topology and seat: interpreter, the model's argument, the kind of machine.
 
@@ -25,6 +35,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     loopback_only: bool
     emulation_off: bool = False
     netdev: str | None = None
+    service: ServiceContext | None = None
 
 
 class EngineAdapter(Protocol):
@@ -35,6 +46,12 @@ class EngineAdapter(Protocol):
     """Flags that dynctl sets itself, and the topology key to use instead."""
     must_agree: Mapping[str, str]
     """Flags on which prefill and decode must agree, and the value that leaving them out means."""
+    simulated: bool
+    """It takes no GPU and moves no KV."""
+    router: str
+    """The kind of frontend that serves its workers."""
+    together: Mapping[str, Mapping[str, str]]
+    """Of the router's version the beginning, and of what goes with it: names of EngineFacts' fields, and versions."""
 
     def packages(self, topology: Topology) -> tuple[str, ...]:
         """What must be installed for its interpreter: names of EngineFacts' fields."""
@@ -50,6 +67,28 @@ class EngineAdapter(Protocol):
 
     def process(self, topology: Topology, seat: Seat, context: EngineContext) -> ProcessSpec:
         """The worker that sits there."""
+
+    def service_ports(self, topology: Topology) -> dict[str, dict[str, int]]:
+        """The ports of its services besides the frontend, by the service's id and the port's name."""
+
+    def services(self, topology: Topology, context: ServiceContext) -> tuple[ProcessSpec, ...]:
+        """Its own frontend and what that needs; nothing where the built-in frontend serves it."""
+
+
+class BuiltinRouter:
+    """The part of an adapter whose workers dynctl's own frontend serves."""
+
+    simulated = False
+    router = "builtin"
+    together: Mapping[str, Mapping[str, str]] = {}
+
+    def service_ports(self, topology: Topology) -> dict[str, dict[str, int]]:
+        """None: there is nothing besides the frontend."""
+        return {}
+
+    def services(self, topology: Topology, context: ServiceContext) -> tuple[ProcessSpec, ...]:
+        """None: the built-in frontend serves it."""
+        return ()
 
 
 def adapter(topology: Topology) -> EngineAdapter:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dynctl.engines.base import EngineAdapter
+from dynctl.engines.dynamo import DynamoMocker, DynamoVllm
 from dynctl.engines.vllm import Vllm
 
-ADAPTERS: dict[str, EngineAdapter] = {"vllm": Vllm()}
+_EVERY: tuple[EngineAdapter, ...] = (Vllm(), DynamoVllm(), DynamoMocker())
+ADAPTERS = {engine.name: engine for engine in _EVERY}

@@ -6,7 +6,10 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["prefill", "decode", "worker", "frontend"]
+Role = Literal["prefill", "decode", "worker", "frontend", "control"]
+"""control: what the others find each other by, such as etcd."""
+SERVICES: frozenset[Role] = frozenset({"frontend", "control"})
+"""Roles of processes that are no workers."""
 EPOCH = "{epoch}"
 """In the argv of a worker on several nodes: replaced by what its parts have the same in one start and in no other."""
 SOCKETS = "{sockets}"
@@ -116,7 +119,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     writes UCX's protocol choices among its own log lines. `vital`: beginnings of the titles of child processes without
     which it can't serve, whatever its server says. `sockets_variable`: tells it a directory for unix sockets of its
     own. `leader`: the process that this one is a part of, where a worker
-    spans several nodes: it serves through that one, and has no probes of its own.
+    spans several nodes: it serves through that one, and has no probes of its own. `after`: those that load before it,
+    one at a time; `needs`: those that have to serve before it is started.
     """
 
     id: str
@@ -133,6 +137,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     reasons: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     leader: str | None = None
     probes: Probes = Probes()
     log_phases: tuple[LogPhase, ...] = ()

@@ -33,8 +33,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request; milliseconds by the frontend's monotonic clock, `at` in wall-clock seconds at arrival.
 
     queue + prefill + handover = ttft. ttft is None for requests that were not streamed or failed before any content.
-    itl: the mean time between the events of a stream that follow its first content.
-    `resumed`: the workers that carried a stream on, one after the other, when its `decode` was lost.
+    itl: the mean time between the events of a stream that follow its first content. `parts`: of TTFT, in place of the
+    three, where another router measured it, named for what it measured. `resumed`: the workers that carried a stream
+    on, one after the other, when its `decode` was lost.
     """
 
     id: str
@@ -54,6 +55,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     directed: bool = False
     resumed: list[str] = []
+    parts: dict[str, float] = {}
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="frontend", tag_field="op"):

@@ -14,6 +14,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     vllm: str | None = None
     nixl: str | None = None
     torch: str | None = None
+    dynamo: str | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

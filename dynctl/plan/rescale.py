@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from dynctl.engines.spec import ProcessSpec
+from dynctl.engines.spec import SERVICES, ProcessSpec
 from dynctl.errors import UsageError
 from dynctl.hardware.values import Hardware
 from dynctl.plan.facts import Facts
@@ -80,7 +80,8 @@ def rescale(plan: Plan, topology: Topology, facts: Facts) -> Plan:
     """
     wanted = {f"{role}-{index}" for role, spec in topology.roles.present() for index in range(spec.workers)}
     kept = {process.id: process for process in plan.workers() if process.id in wanted}
-    fresh = resolve(topology, _beside(plan, kept, facts), verify=plan.verify, kept=kept)
+    services = {process.id: process for process in plan.processes if process.role in SERVICES}
+    fresh = resolve(topology, _beside(plan, kept, facts), verify=plan.verify or None, kept={**services, **kept})
     _refuse_other_engine(plan, fresh, kept)
     pairs = {(pair.from_, pair.to): pair for pair in plan.transport.pairs}
     return msgspec.structs.replace(
@@ -88,8 +89,8 @@ def rescale(plan: Plan, topology: Topology, facts: Facts) -> Plan:
         processes=tuple(
             msgspec.structs.replace(kept[process.id], after=process.after)
             if process.id in kept
-            else plan.process("frontend")
-            if process.role == "frontend"
+            else services[process.id]
+            if process.role in SERVICES
             else process
             for process in fresh.processes
         ),

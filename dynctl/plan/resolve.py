@@ -8,12 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from dynctl import __version__
-from dynctl.engines.base import EngineAdapter, EngineContext, adapter, refuse_disagreement, refuse_owned_flags
+from dynctl.engines.base import (
+    EngineAdapter,
+    EngineContext,
+    ServiceContext,
+    adapter,
+    refuse_disagreement,
+    refuse_owned_flags,
+)
+from dynctl.engines.dynamo_planes import namespace
 from dynctl.engines.spec import LogPhase, Probes, ProcessSpec, Seat
 from dynctl.environ import SOCKETS_VARIABLE
-from dynctl.errors import HostError, UsageError
+from dynctl.errors import UsageError
 from dynctl.hardware.values import parse_cpu_list
 from dynctl.plan.facts import Facts
+from dynctl.plan.installed import refuse_incomplete_engine
 from dynctl.plan.kv import kv_shape
 from dynctl.plan.machine import LOCAL, Machine, agreed, digest, machines, refuse_taken
 from dynctl.plan.placement import place, roles
@@ -36,19 +45,22 @@ def resolve(
     engine = adapter(topology)
     refuse_owned_flags(topology, engine)
     refuse_disagreement(topology, engine)
-    _refuse_incomplete_engine(engine.packages(topology), facts)
+    facts = _without_gpus(topology, facts) if engine.simulated else facts
+    refuse_incomplete_engine(engine, topology, facts.engine)
     _refuse_taken_frontend_port(topology, facts)
     _refuse_events_across_nodes(topology)
     over = machines(topology, facts)
+    service = _service(topology, facts, engine, over[facts.node], kept or {})
     needs = {role: engine.port_needs(topology, role) for role, _ in roles(topology)}
     seats = place(topology, over, needs, kept)
     if topology.nodes:
         _refuse_taken_ports(over[facts.node], facts, seats)
     hardware = {name: machine.hardware for name, machine in over.items()}
     transport = plan_transport(topology, hardware, seats, facts.hardware)
-    workers = _workers(topology, facts, engine, seats, transport)
+    workers = _workers(topology, facts, engine, seats, transport, service)
     parts = agreed(topology, facts, __version__) if topology.nodes else {}
-    exact = topology.model == TINY
+    exact = topology.model == TINY and not engine.simulated
+    services = engine.services(topology, service) or (_frontend(topology, facts),)
     return Plan(
         name=topology.name,
         served_name=topology.served_name,
@@ -57,13 +69,13 @@ def resolve(
         run_dir=facts.run_dir,
         frontend_url=_url(topology),
         frontend_cert=topology.frontend.tls.cert if topology.frontend.tls else None,
-        processes=(*workers, _frontend(topology, facts)),
+        processes=(*workers, *services),
         transport=transport,
         kv=_kv(topology, facts, engine),
         health=HealthRules(canary_s=topology.health.canary_s, stall_s=topology.health.stall_s),
         ready=ReadyRules(timeout_s=topology.ready.timeout_s, stall_s=topology.ready.stall_s),
         slo=Slo(ttft_ms=topology.slo.ttft_ms, itl_ms=topology.slo.itl_ms) if topology.slo else Slo(),
-        verify=topology.disaggregated and (exact if verify is None else verify),
+        verify=_verifies(topology, engine, exact, verify),
         exact=exact,
         warnings=_warnings(topology, facts, transport),
         node=facts.node,
@@ -71,6 +83,48 @@ def resolve(
         agreed=parts,
         digest=digest(parts) if parts else "",
         rdma=facts.hardware.has_rdma(),
+        router=engine.router,
+        simulated=engine.simulated,
+    )
+
+
+def _without_gpus(topology: Topology, facts: Facts) -> Facts:
+    """Simulated workers take none, and no KV of theirs goes over any path."""
+    if topology.transport.require != "auto":
+        raise UsageError(
+            f"`{topology.engine}` moves no KV: no path can be required of it",
+            where=topology.where("transport", "require"),
+            fix="leave `require` out",
+        )
+    return msgspec.structs.replace(facts, hardware=msgspec.structs.replace(facts.hardware, gpus=()))
+
+
+def _verifies(topology: Topology, engine: EngineAdapter, exact: bool, asked: bool | None) -> bool:
+    """Whether tokens through prefill and decode are held against those of decode alone."""
+    if engine.router != "builtin":
+        if asked:
+            raise UsageError(
+                f"--verify compares with decode alone, which the frontend of {engine.router} can't be asked for",
+                fix="leave --verify out",
+            )
+        return False
+    return topology.disaggregated and (exact if asked is None else asked)
+
+
+def _service(
+    topology: Topology, facts: Facts, engine: EngineAdapter, machine: Machine, kept: Mapping[str, ProcessSpec]
+) -> ServiceContext:
+    """What the services are given. Those that run already keep their ports."""
+    ports = {
+        name: kept[name].ports if name in kept else {port: machine.ports.take(count) for port, count in wants.items()}
+        for name, wants in engine.service_ports(topology).items()
+    }
+    return ServiceContext(
+        python=facts.engine.python,
+        run_dir=facts.run_dir,
+        namespace=namespace(topology, facts.run_dir),
+        url=_url(topology),
+        ports=ports,
     )
 
 
@@ -82,7 +136,12 @@ def _refuse_taken_ports(machine: Machine, facts: Facts, seats: tuple[Seat, ...])
 
 
 def _workers(
-    topology: Topology, facts: Facts, engine: EngineAdapter, seats: tuple[Seat, ...], transport: PlannedTransport
+    topology: Topology,
+    facts: Facts,
+    engine: EngineAdapter,
+    seats: tuple[Seat, ...],
+    transport: PlannedTransport,
+    service: ServiceContext,
 ) -> tuple[ProcessSpec, ...]:
     """Workers on one GPU start one after the other, as each looks at how much of its memory is free."""
     own: dict[str, list[PlannedPair]] = defaultdict(list)
@@ -94,7 +153,8 @@ def _workers(
     made = []
     for seat in seats:
         pairs = own[seat.leader or seat.id]
-        process = engine.process(topology, seat, _context(topology, facts, seat, beside[seat.node], pairs))
+        context = _context(topology, facts, seat, beside[seat.node], pairs)
+        process = engine.process(topology, seat, msgspec.structs.replace(context, service=service))
         devices = [(seat.node, device) for device in seat.gpu_uuids]
         after = tuple(dict.fromkeys(before[device] for device in devices if device in before))
         made.append(msgspec.structs.replace(process, after=after) if after else process)
@@ -180,17 +240,6 @@ def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:
     block_tokens = engine.block_tokens(topology, "decode", on_gpu=on_gpu)
     tp = topology.role("decode").tp
     return kv_shape(facts.model.config, dtype=dtype, cache_dtype=cache_dtype, block_tokens=block_tokens, tp=tp)
-
-
-def _refuse_incomplete_engine(packages: tuple[str, ...], facts: Facts) -> None:
-    missing = [name for name in packages if getattr(facts.engine, name) is None]
-    if missing:
-        raise HostError(
-            f"the engine's interpreter has no {' and no '.join(missing)}",
-            where=f"python: {facts.engine.python}",
-            why="decode fetches the KV cache through NIXL" if missing == ["nixl"] else None,
-            fix="install it there, or leave `python` out and run `make engine`",
-        )
 
 
 def _refuse_events_across_nodes(topology: Topology) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from dynctl.engines.spec import ProcessSpec
+from dynctl.engines.spec import SERVICES, ProcessSpec
 
 TransportClass = Literal["nvlink", "rdma", "shm", "tcp"]
 """Classes of KV path, fastest first."""
@@ -111,7 +111,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `node`: the one of `nodes` that this plan is executed on; without nodes the machine itself. `digest`: over what all
     nodes must agree on, whose parts are named in `agreed`. `rdma`: this node has an ACTIVE RDMA port for KV.
-    `frontend_cert`: file of the certificate that an https frontend shows.
+    `frontend_cert`: file of the certificate that an https frontend shows. `router`: the kind of frontend; `simulated`:
+    workers move no KV.
     """
 
     schema: int = 1
@@ -137,6 +138,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     rdma: bool = False
     agreed: dict[str, str] = {}
+    router: str = "builtin"
+    simulated: bool = False
 
     def own(self) -> tuple[ProcessSpec, ...]:
         """The processes that run on this node, in plan order."""
@@ -148,7 +151,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def workers(self) -> tuple[ProcessSpec, ...]:
         """The engine processes that serve, in plan order; of a worker on several nodes its leader."""
-        return tuple(p for p in self.processes if p.role != "frontend" and not p.leader)
+        return tuple(p for p in self.processes if p.role not in SERVICES and not p.leader)
 
     def parts(self, worker: str) -> tuple[ProcessSpec, ...]:
         """The further parts of a worker on several nodes, its leader's left out."""

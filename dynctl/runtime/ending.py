@@ -47,6 +47,7 @@ class Ending:
             await self._end(["decode"])
         # with the frontend gone nothing is in flight between the two: they may go side by side
         await self._end(["decode", "worker", "prefill"])
+        await self._end(["control"])
         survivors = await asyncio.to_thread(self._sweep)
         for process in self._processes:
             process.move("gone", "ended")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -45,7 +46,7 @@ async def await_model(process: Managed, http: httpx.AsyncClient, served_name: st
 
 def listens(process: Managed) -> bool:
     """Whether the HTTP port is held by this very process's tree: a left-over of another run may answer in its place."""
-    port = process.spec.ports.get("http")
+    port = urlsplit(process.spec.probes.url or "").port
     for member in process.processes():
         with contextlib.suppress(psutil.Error):
             for connection in member.net_connections(kind="tcp"):

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from dynctl.engines.spec import SERVICES
 from dynctl.errors import DynctlError, RunStateError, RuntimeFailure, UsageError
 from dynctl.nodes.failed import Failed
 from dynctl.nodes.messages import Errand, ErrandDone
@@ -33,7 +34,7 @@ SAY_S = 5.0
 STOP_PATIENCE_S = 60.0
 COMING = frozenset({"starting", "loading", "unhealthy", "crashed", "backing off"})
 """States from which a process may get ready by itself."""
-ROLE_ORDER = {"decode": 0, "worker": 0, "prefill": 1, "frontend": 2}
+ROLE_ORDER = {"decode": 0, "worker": 0, "prefill": 1, "frontend": 2, "control": 3}
 
 Answer = Callable[[Done], None]
 
@@ -99,8 +100,18 @@ class Operations:
             if process not in run.every:
                 known = ", ".join(run.every)
                 raise UsageError(f"`{run.plan.name}` has no process `{process}`", why=f"there are: {known}")
-        if not isinstance(asked, Restart) and asked.process == "frontend":
-            raise UsageError("the frontend can't be drained: it is what drains", fix="`dynctl restart` restarts it")
+        if not isinstance(asked, Restart):
+            self._refuse_drain(asked.process)
+
+    def _refuse_drain(self, process: str) -> None:
+        plan = self._run.plan
+        if plan.process(process).role in SERVICES:
+            raise UsageError(f"the {process} can't be drained: it is no worker", fix="`dynctl restart` restarts it")
+        if plan.router != "builtin":
+            raise UsageError(
+                f"{process} can't be drained: the router is {plan.router}'s own, and can't be told to pass it over",
+                fix=f"`dynctl restart {process}` ends it in order: it takes itself out, and ends what it has",
+            )
 
     async def _carry_out(self, asked: Operation, answer: Answer) -> None:
         try:
@@ -182,7 +193,7 @@ class Operations:
         keeper, before = self._run.bringup.keepers[process.id], process.restarts
         keeper.feed("restart", why="asked for")
         if process.state == "draining":
-            if process.spec.role != "frontend":  # which drains when it is told to end
+            if process.spec.role not in SERVICES:  # which drains when it is told to end
                 await self._idle(process, drain_s)
             keeper.feed("drained", why="asked for")
         await self._ready(process, before)

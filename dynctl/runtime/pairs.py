@@ -36,6 +36,8 @@ class PairsProver:
         """Every pair as soon as both its ends serve, then the tokens."""
         await self._serving.come("frontend")
         await self._proving.prove(pairs_to_prove(self._plan.transport.pairs), self._serving.come)
+        if self._plan.router != "builtin" and not self._plan.transport.pairs:
+            await self._proving.serve_alone([worker.id for worker in self._plan.workers()], self._serving.come)
         for process in self._plan.processes:
             await self._serving.come(process.id)
         if self._plan.verify:
@@ -44,6 +46,9 @@ class PairsProver:
     async def again(self, process: str) -> None:
         """With every partner that serves. One that dies meanwhile proves the pair itself, once it is back."""
         mine = self._proving.pairs_of(process)
+        if self._plan.router != "builtin" and self._plan.process(process).role == "worker":
+            async with asyncio.timeout(self._plan.ready.timeout_s):
+                await self._proving.serve_alone([process], self._serving.come)
         served = [pair for pair in mine if pair.from_ in self._serving and pair.to in self._serving]
         async with asyncio.timeout(self._plan.ready.timeout_s), asyncio.TaskGroup() as group:
             for pair in pairs_to_prove(tuple(served)):

@@ -205,6 +205,7 @@ class Picture:
             state = process.state
         role = process.spec.role
         assert role != "frontend"  # noqa: S101 - plan.workers() has none
+        assert role != "control"  # noqa: S101 - nor of these
         return WorkerEntry(
             id=process.id,
             role=role,

@@ -15,6 +15,7 @@ from dynctl.fabric.verdict import explain, meets
 from dynctl.nodes.seen import LogSeen
 from dynctl.plan.values import Plan, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
+from dynctl.proof.dynamo import DynamoClient
 from dynctl.proof.pair import PairProver
 from dynctl.proof.verify import Verification, verify_pair
 from dynctl.store.event import Event
@@ -52,6 +53,7 @@ class Proving:
 
     def __init__(self, plan: Plan, token: str, processes: Mapping[str, Provable], events: EventLog) -> None:
         self._plan, self._token, self._processes, self._events = plan, token, processes, events
+        self.asked: set[str] = set()
         self.pairs: dict[tuple[str, str], PairStatus] = {}
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
         self.counts: Counts | None = None
@@ -83,6 +85,22 @@ class Proving:
         async with self._client() as client, asyncio.TaskGroup() as group:
             for pair in pairs:
                 group.create_task(self._prove(client, pair, await_end, shared))
+
+    async def serve_alone(self, workers: Iterable[str], await_end: Callable[[str], Awaitable[None]]) -> None:
+        """Asks each for a token through a router of another's, which may list workers before it knows the way."""
+        async with self._client() as client:
+            for worker in workers:
+                await await_end(worker)
+                await self._reach(client, worker)
+                try:
+                    await client.complete("Hi", route=worker, salt=worker, max_tokens=1)
+                except ProofError as error:
+                    raise RuntimeFailure(f"{worker} does not answer: {error}", where=f"process {worker}") from error
+                self._events.add("gate", "answers through the frontend", process=worker)
+
+    async def _reach(self, client: ProofClient, *workers: str) -> None:
+        if said := await client.reach(*workers):
+            self._events.add("gate", said, process="frontend")
 
     async def verify(self) -> None:
         """Compares tokens over a covering set of pairs. RuntimeFailure when an exact model's tokens differ."""
@@ -118,7 +136,10 @@ class Proving:
             if process.probes.url
         }
         plan = self._plan
-        return ProofClient(plan.frontend_url, self._token, plan.served_name, metrics, cert=plan.frontend_cert)
+        kind = DynamoClient if plan.router == "dynamo" else ProofClient
+        return kind(
+            plan.frontend_url, self._token, plan.served_name, metrics, cert=plan.frontend_cert, asked=self.asked
+        )
 
     async def _prove(
         self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], Awaitable[None]], shared: bool
@@ -129,8 +150,10 @@ class Proving:
         async with self._turn(pair.from_), self._turn(pair.to):
             for end in (pair.from_, pair.to):
                 self._processes[end].enter(PROVING)
+            await self._reach(client, pair.from_, pair.to)
             prover = PairProver(
                 client=client,
+                simulated=self._plan.simulated,
                 kv=self._plan.kv,
                 direction=self._plan.transport.direction,
                 tables=self._tables,
@@ -177,7 +200,8 @@ class Proving:
         rate = f", {proven.gigabytes_per_s:.2f} GB/s" if proven.gigabytes_per_s else ""
         self._events.add(
             "pair",
-            f"{pair.from_} -> {pair.to}: {proven.verdict}, {proven.bytes:,} KV bytes{rate}",
+            f"{pair.from_} -> {pair.to}: "
+            + ("both served" if proven.bytes is None else f"{proven.verdict}, {proven.bytes:,} KV bytes{rate}"),
             process=mover,
             state=proven.verdict,
             why=proven.evidence[0].line.strip() if proven.evidence else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dynctl.engines.spec import SERVICES
 from dynctl.errors import HostError
 from dynctl.plan.values import Plan
 from dynctl.preflight.ports import holder
@@ -12,7 +13,7 @@ def refuse_taken_ports(plan: Plan) -> None:
     addresses = {node.name: node.address for node in plan.nodes}
     for process in plan.own():
         # the frontend listens where its own section says, the workers of several nodes at their node's address
-        address = "127.0.0.1" if process.role == "frontend" else addresses.get(process.node, "127.0.0.1")
+        address = "127.0.0.1" if process.role in SERVICES else addresses.get(process.node, "127.0.0.1")
         for name, port in process.ports.items():
             held = holder(port, address)
             if held:

@@ -39,6 +39,7 @@ from dynctl.runtime.proving import Proving
 from dynctl.runtime.reading import Reading
 from dynctl.runtime.reaper import reap_orphans
 from dynctl.runtime.rotating import Rotating
+from dynctl.runtime.routed import Routed
 from dynctl.runtime.secret import engine_key, guarded
 from dynctl.runtime.segments import Noting
 from dynctl.runtime.serving import Serving
@@ -99,12 +100,11 @@ class Supervisor:
         if adopting:
             await Adoption(self).take_over()
         await self.control.listen(listener)
-        reading = Reading(self.processes, self.is_ready)
         noting = Noting(self.store.dir, self.record.run_id, self.processes)
-        chores = (reading.run, self._show, Rotating(self.store, self.events).run, self.upkeep.run, noting.run)
+        helpers = (Reading(self.processes, self.is_ready), Rotating(self.store, self.events), noting, Routed(self))
+        chores = (self._show, self.upkeep.run, *(helper.run for helper in helpers))
         housekeeping = [asyncio.create_task(tend(work)) for work in chores]
-        serving = asyncio.create_task(self._serve())
-        stopping = asyncio.create_task(self._stop.wait())
+        serving, stopping = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self.picture.failure = await outcome(serving)
         survivors = await self._end()

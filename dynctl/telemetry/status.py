@@ -117,8 +117,9 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
 class TtftStatus(msgspec.Struct, frozen=True, kw_only=True):
     """TTFT in milliseconds over the last `window_s` seconds; None where no streamed request ended in it.
 
-    `split` holds medians by the frontend's clock: queue, prefill, handover. `window` holds means from the engines'
-    metrics: prefill_queue, prefill_compute, transfer, first_decode, unattributed (the only subtraction),
+    `split` holds medians by the frontend's clock: queue, prefill, handover; of Dynamo's frontend prefill_wait and
+    prefill_to_first_token, and its kv_transfer_estimate, which is within the second. `window` holds means from the
+    engines' metrics: prefill_queue, prefill_compute, transfer, first_decode, unattributed (the only subtraction),
     gigabytes_per_s.
     """
 

@@ -124,13 +124,20 @@ def split(
         p99=percentile(ttfts, 0.99),
         window_s=window_s,
         requests=len(streamed),
-        split={
+        split=_parts(streamed)
+        or {
             "queue": _median(record.queue_ms for record in streamed),
             "prefill": _median(record.prefill_ms for record in streamed),
             "handover": _median(record.handover_ms for record in streamed),
         },
         window=_engine_part(streamed, list(prefills), list(decodes), list(movers)),
     )
+
+
+def _parts(records: list[RequestRecord]) -> dict[str, float | None]:
+    """Medians of what another router measured; nothing where the frontend is dynctl's own."""
+    names = dict.fromkeys(name for record in records for name in record.parts)
+    return {name: _median(record.parts.get(name) for record in records) for name in names}
 
 
 def percentile(ordered: list[float], q: float) -> float | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from dynctl.topology.base import NAME_PATTERN, Milliseconds, Section, Text, fits_as_name, wrong
-from dynctl.topology.frontend_limits import Admission, LegTimeouts, Retries
+from dynctl.topology.control import Control, check_router
+from dynctl.topology.frontend_spec import Frontend, Tls, is_loopback
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
 from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_span
@@ -17,25 +17,29 @@ from dynctl.topology.nodes import Origin
 from dynctl.topology.ready import Ready
 from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
 
-__all__ = ["Frontend", "Pin", "Ready", "RestartRule", "RoleSpec", "Roles", "Slo", "Tls", "Topology", "Transport"]
+__all__ = [
+    "Control",
+    "Frontend",
+    "Pin",
+    "Ready",
+    "RestartRule",
+    "RoleSpec",
+    "Roles",
+    "Slo",
+    "Tls",
+    "Topology",
+    "Transport",
+    "is_loopback",
+]
 
 Engine = Literal["vllm", "dynamo-vllm", "dynamo-sglang", "dynamo-trtllm", "dynamo-mocker", "sglang", "trtllm"]
 BUILTIN_MODELS = ("tiny",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 
 
 def is_model_path(model: str) -> bool:
     """Whether `model` names a directory: it begins with `/`, `./`, `../` or `~`."""
     return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine's loopback; a name other than localhost might be anything and is not."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_name(value: str) -> str:
@@ -68,100 +72,8 @@ def _check_model(value: str) -> str:
     return value
 
 
-def _check_host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if not _HOST.fullmatch(value):
-            fix = f"write `{value.strip('[]')}`" if value.startswith("[") else "for example `host: 127.0.0.1`"
-            raise wrong("must be an address or a host name, without a scheme, port or brackets", fix=fix) from None
-    return value
-
-
 Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
-Host = Annotated[str, AfterValidator(_check_host)]
 Model = Annotated[Text, AfterValidator(_check_model)]
-
-
-class Tls(Section):
-    """Certificate and key of the frontend."""
-
-    cert: Text = Field(description="Path of the certificate chain, PEM.", examples=["./server.pem"])
-    key: Text = Field(description="Path of the private key, PEM.", examples=["./server.key"])
-
-
-class Frontend(Section):
-    """The OpenAI-compatible server in front of the workers."""
-
-    host: Host = Field(default="127.0.0.1", description="Address to listen on.", examples=["127.0.0.1"])
-    port: int = Field(default=8000, ge=1, le=65535, description="Port to listen on.", examples=[8000])
-    routing: Literal["round-robin", "least-loaded", "power-of-two", "session", "cache-aware", "kv-aware"] = Field(
-        default="round-robin", description="How workers are chosen.", examples=["cache-aware"]
-    )
-    kind: Literal["builtin", "vllm-router", "dynamo"] | None = Field(
-        default=None, description="Which router serves; by default the one that the engine needs.", examples=["builtin"]
-    )
-    on: Text | None = Field(
-        default=None, description="Node that it runs on, where there are several; by default the first.", examples=["a"]
-    )
-    workers: int = Field(default=1, ge=1, le=64, description="Processes of the frontend.", examples=[1])
-    resume: bool = Field(
-        default=False, description="Carry on a stream on another worker when its worker dies.", examples=[False]
-    )
-    tls: Tls | None = Field(
-        default=None, description="Serve HTTPS.", examples=[{"cert": "./server.pem", "key": "./server.key"}]
-    )
-    cors_origins: list[Text] = Field(
-        default=[],
-        description="Web pages that may use it from a browser: origins, or `*` for all.",
-        examples=[["https://app.example"]],
-    )
-    access_log: Text | None = Field(
-        default=None,
-        description="File that gets a JSON line for each request; by default there is none.",
-        examples=["./access.jsonl"],
-    )
-    timeouts: LegTimeouts = Field(
-        default=LegTimeouts(),
-        description="Deadlines of the legs of a request.",
-        examples=[{"prefill": "5m", "stall": "2m"}],
-        json_schema_extra={"default": {}},
-    )
-    retries: Retries = Field(
-        default=Retries(),
-        description="What may be tried again.",
-        examples=[{"ratio": 0.2, "burst": 64}],
-        json_schema_extra={"default": {}},
-    )
-    admission: Admission | None = Field(
-        default=None, description="How many requests are let through at once.", examples=[{"running": 64}]
-    )
-    decode_alone: Annotated[int, Field(ge=0)] | Literal["learn"] | None = Field(
-        default=None,
-        description="Tokens to compute below which decode serves a prompt alone; `learn` finds them by TTFT.",
-        examples=["learn"],
-    )
-    api_keys_file: Text | None = Field(
-        default=None,
-        description="File of accepted API keys, one on each line; without it no key is asked for.",
-        examples=["./api-keys"],
-    )
-    allow_public: bool = Field(
-        default=False,
-        description="Serve on an address that others can reach although no API key is asked for.",
-        examples=[False],
-    )
-
-    @model_validator(mode="after")
-    def _not_public_by_accident(self) -> Frontend:
-        if is_loopback(self.host) or self.api_keys_file or self.allow_public:
-            return self
-        raise wrong(
-            f"is {self.host}, which others can reach, and no API key is asked for",
-            why="whoever reaches the port could use the model",
-            fix="add `api_keys_file`, or `allow_public: true` to serve without keys, or use host 127.0.0.1",
-            at=("host",),
-        )
 
 
 class Slo(Section):
@@ -203,6 +115,12 @@ class Topology(Section):
         default=Frontend(),
         description="The OpenAI-compatible server.",
         examples=[{"port": 8000}],
+        json_schema_extra={"default": {}},
+    )
+    control: Control = Field(
+        default=Control(),
+        description="How Dynamo's processes find each other and talk; only for its engines.",
+        examples=[{"discovery": "etcd", "request": "tcp", "event": "nats"}],
         json_schema_extra={"default": {}},
     )
     roles: Roles = Field(
@@ -273,6 +191,16 @@ class Topology(Section):
         for name, role in self.roles.present():
             check_on(self.nodes, role.on, ("roles", name, "on"))
             check_span(self.nodes, name, role)
+        return self
+
+    @property
+    def router(self) -> str:
+        """The kind of the frontend: `dynamo` for Dynamo's engines, else `builtin`, unless the file names another."""
+        return self.frontend.kind or ("dynamo" if self.engine.startswith("dynamo-") else "builtin")
+
+    @model_validator(mode="after")
+    def _router_fits(self) -> Topology:
+        check_router(self.engine, self.router, self.frontend, self.control, several_nodes=bool(self.nodes))
         return self
 
     @model_validator(mode="after")

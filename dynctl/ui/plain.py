@@ -9,6 +9,7 @@ from dynctl.store.event import Event
 from dynctl.ui.figures import clean, format_clock, format_ms, format_s
 
 Clock = Literal["local", "utc"]
+_DYNAMO = ("prefill_wait", "prefill_to_first_token")
 
 
 def plain_line(event: Event, *, clock: Clock = "local") -> str:
@@ -43,7 +44,9 @@ def _timing(record: RequestRecord) -> str:
     if record.ttft_ms is None:
         text = total if record.streamed else f"not streamed, {total}"
     else:
+        named: tuple[tuple[str, float | None], ...]
         named = (("queue", record.queue_ms), ("prefill", record.prefill_ms), ("handover", record.handover_ms))
+        named = tuple((key.replace("_", " "), record.parts.get(key)) for key in _DYNAMO) if record.parts else named
         split = " + ".join(f"{name} {_bare(value)}" for name, value in named if value is not None)
         text = f"TTFT {format_ms(record.ttft_ms)}{' = ' + split if split else ''}, {total}"
     if record.directed:

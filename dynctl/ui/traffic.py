@@ -16,6 +16,10 @@ SPLIT = (
     ("prefill", "prefill", "█", "blue"),
     ("handover", "handover", "▓", "magenta"),
 )
+DYNAMO_SPLIT = (
+    ("prefill_wait", "prefill wait", "░", "bright_black"),
+    ("prefill_to_first_token", "prefill to first token", "█", "blue"),
+)
 WINDOW = (
     ("prefill_queue", "prefill queue", "░", "bright_black"),
     ("prefill_compute", "prefill compute", "█", "blue"),
@@ -84,7 +88,7 @@ def _slo(status: RunStatus) -> Text | None:
 
 def _split(status: RunStatus, width: int) -> list[RenderableType]:
     ttft = status.ttft_ms
-    parts = split_parts(ttft.split)
+    parts = split_parts(ttft.split, SPLIT if "prefill" in ttft.split else DYNAMO_SPLIT)
     noun = "request" if ttft.requests == 1 else "requests"
     head = Text("TTFT by the frontend's clock", style="bright_black")
     head.append(f"  medians of {format_count(ttft.requests)} {noun} in {format_duration(ttft.window_s)}")

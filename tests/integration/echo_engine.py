@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynctl.engines import registry
-from dynctl.engines.base import EngineContext
+from dynctl.engines.base import BuiltinRouter, EngineContext
 from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec, Role, Seat
 from dynctl.topology.schema import Topology
 
@@ -37,7 +37,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
 """
 
 
-class EchoEngine:
+class EchoEngine(BuiltinRouter):
     """It has one port, no metrics, and needs nothing but Python."""
 
     name = "sglang"

@@ -19,6 +19,7 @@ PURE = (
     "dynctl.topology*",
     "dynctl.plan*",
     "dynctl.engines.base",
+    "dynctl.engines.dynamo*",
     "dynctl.engines.registry",
     "dynctl.engines.spec",
     "dynctl.engines.vllm*",

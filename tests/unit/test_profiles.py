@@ -166,7 +166,7 @@ def test_two_nodes_take_all_of_both_and_meet_over_rdma() -> None:
 
 
 def test_no_profile_is_left_out() -> None:
-    apart = {path.stem for path in PROFILES.glob("cpu-*.yaml")} | {"two-nodes-1p1d"}
+    apart = {path.stem for kind in ("cpu-*", "dynamo-*") for path in PROFILES.glob(f"{kind}.yaml")} | {"two-nodes-1p1d"}
     assert {row[0] for row in PLANNED} | apart == {path.stem for path in PROFILES.glob("*.yaml")}
 
 

@@ -19,7 +19,7 @@ from dynctl.engines.environment.progress import Progress, megabytes
 from dynctl.errors import HostError, RuntimeFailure, UsageError
 from dynctl.replacing import replace
 
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "dynamo")
 MARKER = "dynctl-environment.json"  # written last: without it an environment is not one
 ROOM_BYTES, ROOM_FACTOR = 2_000_000_000, 3.5  # room for: fixed part, and times the download
 SELDOM = r"/(tests?|testing)/|/transformers/models/|/site-packages/(pip|setuptools)/"  # compiled when first imported
@@ -27,7 +27,11 @@ CHECK = """
 import importlib.metadata as metadata, json, torch, vllm, nixl._api
 if {cuda}:
     torch.cuda.init()
-print(json.dumps({{"vllm": vllm.__version__, "torch": torch.__version__, "nixl": metadata.version("nixl")}}))
+versions = {{"vllm": vllm.__version__, "torch": torch.__version__, "nixl": metadata.version("nixl")}}
+if {dynamo}:
+    import dynamo.frontend, dynamo.llm, dynamo.mocker
+    versions["dynamo"] = metadata.version("ai-dynamo")
+print(json.dumps(versions))
 """
 
 
@@ -63,6 +67,7 @@ def find(engine: str, flavour: str, lock: Lock) -> Path | None:
 
 def default_python(engine: str) -> Path | None:
     """The interpreter that `make engine` built for this engine and machine; None without one. Builds nothing."""
+    engine = "dynamo" if engine.startswith("dynamo-") else engine
     if engine not in ENGINES:
         return None
     try:
@@ -102,8 +107,8 @@ def check_engine(engine: str) -> None:
     """Raises UsageError for an engine that this version can't build an environment for."""
     if engine in ENGINES:
         return
-    why = "dynctl knows this engine, but its environment is not supported yet" if engine == "dynamo" else None
-    raise UsageError(f"no environment can be built for the engine {engine!r}", why=why, fix="use ENGINE=vllm")
+    fix = "use " + " or ".join(f"ENGINE={name}" for name in ENGINES)
+    raise UsageError(f"no environment can be built for the engine {engine!r}", fix=fix)
 
 
 def _build(
@@ -121,7 +126,7 @@ def _build(
         if done:
             return done, False
         python = _fill(folder, flavour, lock, interpreter, progress, held)
-        versions = _check(python, flavour, progress, held)
+        versions = _check(python, engine, flavour, progress, held)
         facts = {"schema": 1, "engine": engine, "flavour": flavour, "python": version, "versions": versions}
         replace(folder / MARKER, json.dumps(facts, indent=2).encode() + b"\n")
         current = folder.parent / f"current-{engine}.json"
@@ -175,12 +180,12 @@ def _install_loose(pip: Pip, pin: str, progress: Progress) -> None:
         pip.install([pin, "--extra-index-url", TORCH_CPU_INDEX], packages=1)
 
 
-def _check(python: Path, flavour: str, progress: Progress, held: int) -> dict[str, str]:
-    """Imports what was installed: versions of vllm, torch and nixl."""
+def _check(python: Path, engine: str, flavour: str, progress: Progress, held: int) -> dict[str, str]:
+    """Imports what was installed: versions of vllm, torch and nixl, and of Dynamo where it is the engine."""
     progress.phase("check")
     said: list[str] = []
     code = run_child(
-        [str(python), "-I", "-c", CHECK.format(cuda=flavour != "cpu")],
+        [str(python), "-I", "-c", CHECK.format(cuda=flavour != "cpu", dynamo=engine == "dynamo")],
         on_line=said.append,
         on_tick=lambda: progress.update("importing the engine"),
         keep=(held,),

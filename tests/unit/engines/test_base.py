@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from dynctl.engines.base import EngineContext, adapter, flag_name
+from dynctl.engines.base import BuiltinRouter, EngineContext, adapter, flag_name
 from dynctl.engines.registry import ADAPTERS
 from dynctl.engines.spec import Probes, ProcessSpec, Role, Seat
 from dynctl.errors import UsageError
@@ -117,7 +117,7 @@ def test_agreement_however_it_is_written(prefill: str, decode: str) -> None:
 # the seam
 
 
-class Echo:
+class Echo(BuiltinRouter):
     """The least that an adapter can be."""
 
     name = "echo"

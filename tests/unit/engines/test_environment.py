@@ -186,7 +186,7 @@ def test_no_environment_is_named_where_the_driver_is_too_old(lock: Lock, monkeyp
     assert default_python("vllm") is None
 
 
-@pytest.mark.parametrize(("engine", "words"), [("dynamo", "not supported yet"), ("other", "")])
+@pytest.mark.parametrize(("engine", "words"), [("dynamo-vllm", ""), ("other", "")])
 def test_engines_without_an_environment_are_refused(engine: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         build.build_environment(engine, Progress(io.StringIO()))

@@ -126,7 +126,7 @@ def test_nothing_is_named_where_nothing_is_left_out() -> None:
         ({"x-k8s": [1]}, "`x-k8s` is wrong", "t.yaml:10 x-k8s"),
         ({"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 3}}}}, "over 3 pods", "components.decode.nodes"),
         ({"roles": {"worker": {"args": {"kv-transfer-config": "{}"}}}}, "set by dynctl", "roles.worker.args"),
-        ({"roles": {"worker": {"args": {"disaggregation-mode": "agg"}}}}, "follows from the rest", "roles.worker.args"),
+        ({"roles": {"worker": {"args": {"disaggregation-mode": "agg"}}}}, "set by dynctl", "roles.worker.args"),
         ({"engine": "trtllm", "roles": {"worker": {"dp": 2}}}, "has no flag for", "roles.worker.dp"),
     ],
 )
