@@ -44,15 +44,19 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 def mapped_by(pids: Iterable[int]) -> set[str]:
-    """Paths of what these processes have mapped of shared memory now. What can't be read is left out."""
-    found: set[str] = set()
+    """Paths of what these processes have mapped of shared memory now. What can't be read is left out.
+
+    By inode: glibc makes a semaphore under another name, links it to its own and removes the first, so that the maps of
+    its maker show a deleted file.
+    """
+    inodes: set[int] = set()
     for pid in pids:
         with contextlib.suppress(OSError):
             lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-            found.update(
-                path for line in lines if (path := line.partition(SHARED_MEMORY)[2]) and "(deleted)" not in path
-            )
-    return {SHARED_MEMORY + path for path in found}
+            inodes.update(int(line.split(None, 5)[4]) for line in lines if SHARED_MEMORY in line)
+    with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
+        return {entry.path for entry in entries if entry.inode() in inodes}
+    return set()
 
 
 def made_by(processes: Iterable[psutil.Process]) -> set[Segment]:
@@ -72,7 +76,7 @@ def _made(path: str, since: float) -> Segment | None:
     with contextlib.suppress(OSError):
         found = os.lstat(path)
         own = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
-        if own and (_born(path) or found.st_ctime) >= since and os.path.dirname(path) == os.path.dirname(SHARED_MEMORY):
+        if own and (_born(path) or found.st_ctime) >= since:
             return Segment(path, found.st_dev, found.st_ino)
     return None
 

@@ -96,6 +96,28 @@ def test_what_is_in_a_directory_is_no_segment(name: Path, start: Start) -> None:
         name.rmdir()
 
 
+def test_a_semaphore_is_its_makers_though_it_was_linked_to_its_name() -> None:
+    code = (
+        "import multiprocessing as m, sys; s = m.get_context('spawn').Semaphore(); print(s._semlock.name, flush=True)"
+    )
+    argv = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
+    maker = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert maker.stdout
+    path = Path(f"{SHARED_MEMORY}sem.{maker.stdout.readline().decode().strip().lstrip('/')}")
+    tracker = psutil.Process(maker.pid).children()
+    try:
+        found = made(maker)
+        assert [segment.path for segment in found] == [str(path)]
+        assert left(found) == [], "its maker uses it"
+        for process in tracker:  # which would remove it
+            process.kill()
+        kill(maker)
+        assert remove_unused(found) == [str(path)]
+    finally:
+        kill(maker)
+        path.unlink(missing_ok=True)
+
+
 def test_a_name_that_is_anothers_now_is_left_alone(name: Path, start: Start) -> None:
     one = start(name)
     found = made(one)
