@@ -51,12 +51,19 @@ class Proving:
     `counts` is told of each proof at both workers of its pair.
     """
 
-    def __init__(self, plan: Plan, token: str, processes: Mapping[str, Provable], events: EventLog) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        token: str,
+        processes: Mapping[str, Provable],
+        events: EventLog,
+        counts: Counts | None = None,
+    ) -> None:
         self._plan, self._token, self._processes, self._events = plan, token, processes, events
         self.asked: set[str] = set()
         self.pairs: dict[tuple[str, str], PairStatus] = {}
         self.verification = VerifyStatus(state="pending" if plan.verify else "off")
-        self.counts: Counts | None = None
+        self._counts = counts
         self._turns: dict[str, asyncio.Lock] = {}
         self._parts = {worker.id: tuple(part.id for part in plan.parts(worker.id)) for worker in plan.workers()}
 
@@ -167,7 +174,7 @@ class Proving:
     @contextlib.asynccontextmanager
     async def _apart(self, client: ProofClient, pair: PlannedPair) -> AsyncIterator[None]:
         """What the engines count meanwhile is none of the users' figures."""
-        ends, counts = (pair.from_, pair.to), self.counts
+        ends, counts = (pair.from_, pair.to), self._counts
         if not counts:
             yield
             return

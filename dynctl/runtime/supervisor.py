@@ -80,8 +80,7 @@ class Supervisor:
             self.spans.meet(self.neighbours.exchange, self.neighbours.until)
         self.every = every = merged(self.plan, self.processes, self.neighbours.elsewhere if self.neighbours else {})
         self.errands = Errands(self.plan, self.neighbours)
-        self.proving = Proving(self.plan, store.token(), every, self.events)
-        self.proving.counts = self.observer
+        self.proving = Proving(self.plan, store.token(), every, self.events, self.observer)
         self.picture = Picture(self.plan, self.record, every, self.proving, self.observer, self.neighbours)
         self.prover = self._prover()
         self.bringup = BringUp(self)
@@ -100,10 +99,10 @@ class Supervisor:
         if adopting:
             await Adoption(self).take_over()
         await self.control.listen(listener)
+        reading = Reading(self.processes, self.is_ready)
         noting = Noting(self.store.dir, self.record.run_id, self.processes)
-        helpers = (Reading(self.processes, self.is_ready), Rotating(self.store, self.events), noting, Routed(self))
-        chores = (self._show, self.upkeep.run, *(helper.run for helper in helpers))
-        housekeeping = [asyncio.create_task(tend(work)) for work in chores]
+        helpers = (reading, Rotating(self.store, self.events), noting, Routed(self), self.upkeep)
+        housekeeping = [asyncio.create_task(tend(work)) for work in (self._show, *(helper.run for helper in helpers))]
         serving, stopping = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self.picture.failure = await outcome(serving)

@@ -12,6 +12,17 @@ from dynctl.topology.frontend_spec import Frontend
 
 DYNAMO_ONLY = ("kv", "random", "direct", "device-aware-weighted")
 BUILTIN_ONLY = ("session",)
+BUILTIN_KEYS = (
+    "resume",
+    "timeouts",
+    "retries",
+    "admission",
+    "decode_alone",
+    "api_keys_file",
+    "tls",
+    "cors_origins",
+    "access_log",
+)
 
 
 def _check_endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -132,7 +143,7 @@ def _check_dynamo(frontend: Frontend, control: Control, several_nodes: bool) -> 
             fix="leave `nodes` out, or use the engine vllm",
             at=("nodes",),
         )
-    for key in ("resume", "timeouts", "retries", "admission", "decode_alone", "api_keys_file"):
+    for key in BUILTIN_KEYS:
         if key in frontend.model_fields_set and getattr(frontend, key):
             raise wrong(
                 "is the built-in frontend's alone",

@@ -119,14 +119,6 @@ class Frontend(Section):
         description="Tokens to compute below which decode serves a prompt alone; `learn` finds them by TTFT.",
         examples=["learn"],
     )
-    admission: Admission | None = Field(
-        default=None, description="How many requests are let through at once.", examples=[{"running": 64}]
-    )
-    decode_alone: Annotated[int, Field(ge=0)] | Literal["learn"] | None = Field(
-        default=None,
-        description="Tokens to compute below which decode serves a prompt alone; `learn` finds them by TTFT.",
-        examples=["learn"],
-    )
     api_keys_file: Text | None = Field(
         default=None,
         description="File of accepted API keys, one on each line; without it no key is asked for.",
