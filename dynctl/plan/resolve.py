@@ -77,7 +77,7 @@ def resolve(
         slo=Slo(ttft_ms=topology.slo.ttft_ms, itl_ms=topology.slo.itl_ms) if topology.slo else Slo(),
         verify=_verifies(topology, engine, exact, verify),
         exact=exact,
-        warnings=_warnings(topology, facts, transport),
+        warnings=_warnings(topology, facts, transport, engine),
         node=facts.node,
         nodes=tuple(machine.node() for machine in over.values()) if topology.nodes else (),
         agreed=parts,
@@ -263,7 +263,7 @@ def _refuse_taken_frontend_port(topology: Topology, facts: Facts) -> None:
         )
 
 
-def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport) -> tuple[str, ...]:
+def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport, engine: EngineAdapter) -> tuple[str, ...]:
     found = [
         f"{name} in the environment is not passed on to workers; transport.env is the place for it"
         for name in facts.ambient
@@ -275,6 +275,12 @@ def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport) -> 
         found.append(
             f"{slow[0].from_} -> {slow[0].to}{more}: {slow[0].reason}; a pulled KV cache falls to TCP here, "
             "`transport: {direction: push}` avoids that"
+        )
+    by_cache = topology.frontend.routing in ("kv", "kv-aware", "cache-aware")
+    if engine.router == "dynamo" and (topology.control.event == "zmq" or by_cache):
+        found.append(
+            "Dynamo's events go over ZMQ sockets that listen on all addresses of this host, whatever they are told: "
+            "keep their ports from others by a firewall"
         )
     if not facts.hardware.has_gpu() and any(spec.share is not None for _, spec in roles(topology)):
         found.append("this machine has no GPU: `share` has no effect")

@@ -88,6 +88,15 @@ def test_named_endpoints_are_used_and_nothing_is_started_for_them() -> None:
     assert plan.process("frontend").env["ETCD_ENDPOINTS"] == "http://10.0.0.1:2379"
 
 
+def test_sockets_that_others_can_reach_are_named() -> None:
+    def said(*sets: str) -> bool:
+        return any("all addresses" in warning for warning in planned(VLLM, *sets).warnings)
+
+    assert said()
+    assert said("control.event=nats", "frontend.routing=kv")
+    assert not said("control.event=nats")
+
+
 def test_mockers_take_no_gpu() -> None:
     plan = made(CPU_1P1D, MOCKER, engine=ENGINE, on=gpus(2))
     assert all(process.gpus == () for process in plan.processes)
