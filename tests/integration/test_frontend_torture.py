@@ -145,6 +145,7 @@ CASES: dict[str, tuple[bytes, list[int]]] = {
     "json-bom": (post(b"\xef\xbb\xbf" + JSON), [400]),
     "json-utf-16": (post(JSON.decode().encode("utf-16")), [400]),
     "json-bad-utf-8": (post(b'{"mod\xff\xfeel":"m"}'), [400]),
+    "json-bad-utf-8-in-a-value": (post(b'{"prompt":"a\xff"}'), [400]),
     "json-control-character": (post(b'{"prompt":"a\nb"}'), [400]),
     "json-kv-params": (post(b'{"prompt":"a","kv_transfer_params":{}}'), [400]),
 }

@@ -18,6 +18,13 @@ def fields(**members: object) -> dict[str, msgspec.Raw]:
     return parse_fields(json.dumps(members).encode())
 
 
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"\xc3", b"\xed\xa0\x80"])
+def test_a_value_that_is_no_utf_8_is_refused(text: bytes) -> None:
+    with pytest.raises(Failure) as caught:
+        parse_fields(b'{"prompt":"' + text + b'"}')
+    assert caught.value.status == 400
+
+
 def test_prefill_body_is_the_clients_with_the_protocols_changes() -> None:
     body = fields(
         model="m",
