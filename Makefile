@@ -11,7 +11,7 @@ VENV := .venv
 AGAIN := $(MAKE)  # under this name `make -n test` does not run what it should only print
 DYNCTL := $(VENV)/bin/dynctl
 
-.PHONY: help up down setup engine test check bench chaos
+.PHONY: help up down setup engine test check bench chaos fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,3 +81,6 @@ bench: setup engine ## time to plan; the frontend and bench's loader against the
 
 chaos: setup engine ## faults under load: the whole matrix on fake engines, its main rows on real ones
 	@$(VENV)/bin/python -m tests.chaos --engine fake --engine vllm
+
+fuzz: setup ## ten minutes of requests by a grammar against the frontend
+	@PYTHONPATH=tests/integration $(VENV)/bin/python tests/integration/fuzz_frontend.py --seconds 600

@@ -18,6 +18,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from dynctl.frontend.command import serve
+from dynctl.frontend.retry import RetryLimits
 from dynctl.frontend.tls import read_tls
 from dynctl.errors import DynctlError
 a = json.loads(sys.argv[1])
@@ -26,7 +27,8 @@ try:
     sys.exit(serve("127.0.0.1", a["port"], a.get("prefill", []), a.get("decode", []), a.get("worker", []),
                    paths["control"], paths["api_keys_file"], a.get("drain_timeout_s", 20.0),
                    tls=read_tls(*map(Path, a["tls"])) if a.get("tls") else None,
-                   uds=paths["uds"], access_log=paths["access_log"]))
+                   uds=paths["uds"], access_log=paths["access_log"],
+                   retries=RetryLimits(burst=a.get("retry_burst", 64.0))))
 except DynctlError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
     sys.exit(error.exit_code)
