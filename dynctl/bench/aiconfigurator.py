@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+from dynctl.bench import peer_tool
 from dynctl.bench.aiconfigurator_rows import advice, arguments
 from dynctl.bench.sizing import Advice, Demand
-from dynctl.errors import HostError, RuntimeFailure
+from dynctl.errors import RuntimeFailure
 
-VARIABLE = "AICONFIGURATOR"
 TABLE = "best_config_topn.csv"
 LIMIT_S = 1800.0
 SHOWN_LINES = 8
@@ -20,16 +18,12 @@ SHOWN_LINES = 8
 
 def find() -> str:
     """The command: $AICONFIGURATOR, or the one on $PATH. HostError where there is none."""
-    named = os.environ.get(VARIABLE) or "aiconfigurator"
-    found = shutil.which(named)
-    if found is None:
-        raise HostError(
-            "AIConfigurator is not installed",
-            where="--aiconfigurator",
-            why=f"`{named}` is no command here",
-            fix=f"`pip install aiconfigurator==0.12.0` into an environment of its own, and name it in ${VARIABLE}",
-        )
-    return found
+    return peer_tool.find(
+        "AIConfigurator",
+        command="aiconfigurator",
+        option="--aiconfigurator",
+        install="`pip install aiconfigurator==0.12.0` into an environment of its own",
+    )
 
 
 def simulate(

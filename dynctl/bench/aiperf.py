@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from dynctl.bench import peer_tool
 from dynctl.bench.aiperf_rows import arguments, dataset, samples
 from dynctl.bench.job import Job, Progress, Result
-from dynctl.errors import HostError, RuntimeFailure
+from dynctl.errors import RuntimeFailure
 
-VARIABLE = "AIPERF"
 EXPORT = "profile_export.jsonl"
 LOOK_S, END_S = 0.2, 10.0
 SHOWN_LINES = 12
@@ -26,16 +25,12 @@ SHOWN_LINES = 12
 
 def find() -> str:
     """The command: $AIPERF, or the one on $PATH. HostError where there is none."""
-    named = os.environ.get(VARIABLE) or "aiperf"
-    found = shutil.which(named)
-    if found is None:
-        raise HostError(
-            "aiperf is not installed",
-            where="--backend aiperf",
-            why=f"`{named}` is no command here",
-            fix=f"`pip install aiperf==0.13.0` into an environment of its own (1.2 GB), and name it in ${VARIABLE}",
-        )
-    return found
+    return peer_tool.find(
+        "aiperf",
+        command="aiperf",
+        option="--backend aiperf",
+        install="`pip install aiperf==0.13.0` into an environment of its own (1.2 GB)",
+    )
 
 
 class Aiperf:

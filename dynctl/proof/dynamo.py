@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TypeVar
 
 import httpx
@@ -66,18 +67,10 @@ def worker_id(metrics: str) -> int | None:
 class DynamoClient(ProofClient):
     """Sends directed requests. `metrics` maps process ids to the URL of their /metrics, on their system port."""
 
-    def __init__(
-        self,
-        frontend_url: str,
-        token: str,
-        model: str,
-        metrics: dict[str, str],
-        *,
-        cert: str | None = None,
-        asked: set[str] | None = None,
-    ) -> None:
-        super().__init__(frontend_url, token, model, metrics, cert=cert, asked=asked)
-        self._ids: dict[str, int] = {}
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """Dynamo's ids of workers, by process id, as they are learned."""
+        return {}
 
     async def reach(self, *workers: str) -> str | None:
         """Returns once the frontend lists all of them and says that the model has every type of worker it needs."""
