@@ -61,6 +61,7 @@ test: ## everything: set-up, engine, checks, integration and end-to-end tests
 	}; \
 	stage setup $(AGAIN) setup; \
 	stage engine $(AGAIN) engine; \
+	stage dynamo $(AGAIN) engine ENGINE=dynamo; \
 	stage check $(AGAIN) check; \
 	stage integration $(VENV)/bin/pytest -q tests/integration tests/gpu -n 2 --reruns 1; \
 	stage e2e $(VENV)/bin/pytest -q tests/e2e --reruns 1 --durations=8; \
