@@ -38,6 +38,10 @@ class Run(Protocol):
     def is_ready(self) -> bool:
         """Whether every gate was open once."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends."""
+
 
 class _Ready(msgspec.Struct, frozen=True):
     ready: bool
@@ -72,6 +76,8 @@ class Routed:
             return
         health, reason = await self._health()
         figures = await self._figures()
+        if run.stopping:  # the frontend was told to end, and may be gone
+            return
         run.frontend_reported(
             Report(
                 requests=tuple(record for record in found if record not in own),

@@ -1,7 +1,8 @@
 """A line of the trace that Dynamo's frontend writes of each request that ended, as a record. Pure.
 
-`prefill_wait_time_ms` and `prefill_time_ms` add up to `ttft_ms`: the second lasts until the first token, so that the
-hand-over is in it. `kv_transfer_estimated_latency_ms` is Dynamo's estimate of a part of it, no measurement.
+`prefill_wait_time_ms` and `prefill_time_ms` add up to `ttft_ms`: the second lasts until the first token, which with
+mockers is the prefill worker's, so that the hand-over is not in it. `kv_transfer_estimated_latency_ms` is Dynamo's
+estimate, no measurement.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from dynctl.telemetry.dynamo_trace import record_of
 from tests.unit.plan.machines import CPU_1P1D, gpus, made
 
 ENGINE = EngineFacts(python="/py", dynamo="1.6.1", vllm="0.31.0+cpu", nixl="1.4.1", torch="2.13.0")
+PROFILES = Path(__file__).parents[3] / "profiles"
 VLLM, MOCKER = "engine=dynamo-vllm", "engine=dynamo-mocker"
 LINE = {
     "event": {
@@ -95,6 +97,14 @@ def test_sockets_that_others_can_reach_are_named() -> None:
     assert said()
     assert said("control.event=nats", "frontend.routing=kv")
     assert not said("control.event=nats")
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES.glob("dynamo-*.yaml")), ids=lambda path: path.stem)
+def test_profiles_are_planned_with_a_port_for_everything(profile: Path) -> None:
+    plan = made(profile.read_text(), engine=ENGINE)
+    ports = [port for process in plan.processes for port in process.ports.values()]
+    assert len(set(ports)) == len(ports)
+    assert len(plan.workers()) == (16 if profile.stem.endswith("-16") else 2)
 
 
 def test_mockers_take_no_gpu() -> None:
