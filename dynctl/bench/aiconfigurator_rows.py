@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping
 
 from dynctl.bench.sizing import Advice, Demand, Split
+from dynctl.counted import counted
 
 SOURCE = "AIConfigurator"
 
@@ -29,7 +30,7 @@ def advice(disaggregated: str, aggregated: str, gpus: int) -> tuple[Advice, Dema
     ideal = float(alone["seq/s/gpu"]) if alone else 0.0
     shape = {"prefill_tok_s": 0.0, "decode_tok_s": 0.0, "isl": 0.0, "osl": 0.0, "gpus": gpus}
     if best is None:
-        says = (f"{SOURCE} finds no disaggregated layout on {gpus} GPUs within the objectives",)
+        says = (f"{SOURCE} finds no disaggregated layout on {counted(gpus, 'GPU')} within the objectives",)
         none = Advice(
             prefill_rate=0.0,
             decode_rate=0.0,
@@ -69,8 +70,9 @@ def advice(disaggregated: str, aggregated: str, gpus: int) -> tuple[Advice, Dema
 
 def _words(split: Split, best: Mapping[str, str], alone: Mapping[str, str] | None, ideal: float) -> list[str]:
     said = [
-        f"{split.prefill} prefill and {split.decode} decode workers on {split.gpus} GPUs: {split.requests_per_s:.2f} "
-        f"req/s, TTFT {float(best['ttft']):.0f} ms, {float(best['tpot']):.1f} ms per token, by {SOURCE}'s model"
+        f"{split.prefill} prefill and {split.decode} decode workers on {counted(split.gpus, 'GPU')}: "
+        f"{split.requests_per_s:.2f} req/s, TTFT {float(best['ttft']):.0f} ms, {float(best['tpot']):.1f} ms per token, "
+        f"by {SOURCE}'s model"
     ]
     if alone is None:
         return [*said, "no aggregated layout keeps to the objectives"]

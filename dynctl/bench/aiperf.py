@@ -16,7 +16,7 @@ import msgspec
 from dynctl.bench import peer_tool
 from dynctl.bench.aiperf_rows import arguments, dataset, samples
 from dynctl.bench.job import Job, Progress, Result
-from dynctl.errors import RuntimeFailure
+from dynctl.errors import RuntimeFailure, UsageError
 
 EXPORT = "profile_export.jsonl"
 LOOK_S, END_S = 0.2, 10.0
@@ -33,6 +33,14 @@ def find() -> str:
     )
 
 
+def refuse_keys(headers: object) -> None:
+    """UsageError where headers would have to be sent."""
+    if headers:
+        raise UsageError(
+            "no keys with --backend aiperf", why="aiperf takes keys on its command line, which everybody can read"
+        )
+
+
 class Aiperf:
     """Runs a job as a process of aiperf's. `tokenizer`: a folder or hub name; None is the model's own."""
 
@@ -41,6 +49,7 @@ class Aiperf:
 
     def run(self, job: Job, tell: Callable[[Progress], None], stopped: Callable[[], bool] = lambda: False) -> Result:
         """As `Crew.run`. RuntimeFailure, with aiperf's last words, where it fails."""
+        refuse_keys(job.headers)
         with tempfile.TemporaryDirectory(prefix="dynctl-aiperf-") as name:
             folder = Path(name)
             rows, export = folder / "rows.jsonl", folder / EXPORT

@@ -43,7 +43,8 @@ def model_of(url: str, headers: Mapping[str, str], cert: str | None = None) -> s
 
 
 def _client(headers: Mapping[str, str], cert: str | None) -> httpx.Client:
-    return httpx.Client(headers=dict(headers), timeout=TIMEOUT_S, trust_env=False, verify=trust(cert))
+    given = httpx.Headers(dict(headers), encoding="utf-8")
+    return httpx.Client(headers=given, timeout=TIMEOUT_S, trust_env=False, verify=trust(cert))
 
 
 def vocabulary(

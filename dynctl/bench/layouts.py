@@ -10,6 +10,7 @@ import msgspec
 
 from dynctl.bench.holder import Held, Order
 from dynctl.bench.target import Target, by_run
+from dynctl.counted import counted
 from dynctl.errors import HostError, RuntimeFailure, UsageError
 from dynctl.hardware.values import Hardware
 from dynctl.store.run import RunStore, is_supervised
@@ -55,7 +56,8 @@ def room_beside(what: Layout, running: str, held: int, machine: Hardware) -> Non
     """HostError where too few GPUs are left for a layout beside the run `running`, which holds `held` of them."""
     if machine.has_gpu() and len(machine.gpus) < held + what.gpus:
         raise HostError(
-            f"{what.label} needs {what.gpus} GPUs beside the {held} of {running}; there are {len(machine.gpus)}",
+            f"{what.label} needs {counted(what.gpus, 'GPU')} beside the {held} of {running}; "
+            f"there are {len(machine.gpus)}",
             why="bench does not end a deployment that it did not start",
             fix=f"`dynctl down {running}` and give bench its topology file: then both are started in turns",
         )
@@ -119,7 +121,7 @@ def aggregated(document: Mapping[str, object]) -> dict[str, object]:
     total = sum(role.get("workers", 1) * gpus(role) for role in (prefill, decode))
     if total % gpus(decode):
         raise UsageError(
-            f"{total} GPUs can't be split into workers of {gpus(decode)}",
+            f"{counted(total, 'GPU')} can't be split into workers of {gpus(decode)}",
             where="--compare agg",
             fix="name two topology files",
         )

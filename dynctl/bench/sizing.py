@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from dynctl.counted import counted
+
 PREFILL_USE, DECODE_USE = 0.90, 0.92
 """Shares of a pool's rate that can be counted on (AIConfigurator's)."""
 
@@ -134,9 +136,9 @@ def _words(demand: Demand, prefill_rate: float, alone_s: float, best: Split | No
         ]
     if best is None:
         needed = demand.prefill_gpus + demand.decode_gpus
-        return [f"{demand.gpus} GPUs hold no split: one prefill and one decode worker need {needed}"]
+        return [f"{counted(demand.gpus, 'GPU')} can hold no split: one prefill and one decode worker need {needed}"]
     said = [
-        f"{best.prefill} prefill and {best.decode} decode workers on {best.gpus} GPUs: "
+        f"{best.prefill} prefill and {best.decode} decode workers on {counted(best.gpus, 'GPU')}: "
         f"{best.requests_per_s:.2f} req/s, limited by {best.limited_by}"
     ]
     share = best.per_gpu / ideal

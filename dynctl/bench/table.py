@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dynctl.bench.document import ArmResult, Document
 from dynctl.bench.summary import Summary
 from dynctl.bench.verdict import Verdict
+from dynctl.counted import counted
 from dynctl.ui.figures import UNKNOWN, clean, format_bytes, format_gigabytes_per_s, format_ms
 
 WIDTH = 80
@@ -47,8 +48,9 @@ def wrapped(line: str, indent: str = "") -> list[str]:
 
 
 def _arm(arm: ArmResult) -> Iterator[str]:
-    hardware = f", {arm.gpus} GPU" if arm.gpus else f", {arm.workers} workers" if arm.workers else ""
-    yield f"{clean(arm.layout)[:40]}  {arm.load}{hardware}, {arm.requests} requests in {arm.rounds} rounds"
+    hardware = counted(arm.gpus, "GPU") if arm.gpus else counted(arm.workers, "worker") if arm.workers else ""
+    requests = f"{counted(arm.requests, 'request')} in {counted(arm.rounds, 'round')}"
+    yield f"{clean(arm.layout)[:40]}  {', '.join(filter(None, (arm.load, hardware, requests)))}"
     yield f"  {'':<14}{'p50':>10}{'p90':>10}{'p99':>10}{'mean':>10}{'max':>10}"
     for name, key in LATENCIES:
         found = arm.metrics.get(key)
@@ -62,8 +64,8 @@ def _arm(arm: ArmResult) -> Iterator[str]:
         yield from wrapped(_split(arm), indent="  ")
     if arm.kv is not None:
         yield from wrapped(
-            f"KV: {arm.kv.transfers} transfers, {format_bytes(arm.kv.bytes)}, mean {format_ms(arm.kv.mean_ms)}, "
-            f"{format_gigabytes_per_s(arm.kv.gigabytes_per_s)}",
+            f"KV: {counted(arm.kv.transfers, 'transfer')}, {format_bytes(arm.kv.bytes)}, "
+            f"mean {format_ms(arm.kv.mean_ms)}, {format_gigabytes_per_s(arm.kv.gigabytes_per_s)}",
             indent="  ",
         )
     if len(arm.worker_load) > 1:

@@ -11,6 +11,7 @@ import msgspec
 from dynctl.bench.ask import engine_sample
 from dynctl.bench.job import ID_PREFIX
 from dynctl.errors import RunStateError, UsageError
+from dynctl.frontend.keys import client_headers
 from dynctl.frontend.messages import RequestRecord
 from dynctl.http.origin import parse_origin
 from dynctl.plan.values import Plan
@@ -57,7 +58,7 @@ def by_url(url: str, headers: Mapping[str, str]) -> Target:
 
 
 def by_run(store: RunStore, headers: Mapping[str, str], label: str | None = None) -> Target:
-    """A run of this machine. RunStateError when it is not running."""
+    """A run of this machine; without `headers` it is sent a key of its own. RunStateError when it is not running."""
     if not is_supervised(store.name):
         raise RunStateError(f"the run `{store.name}` is not running", fix=f"`dynctl up {store.name}` starts it")
     plan = store.plan()
@@ -66,7 +67,7 @@ def by_run(store: RunStore, headers: Mapping[str, str], label: str | None = None
     return Target(
         label=label or store.name,
         url=plan.frontend_url,
-        headers=tuple(headers.items()),
+        headers=tuple((headers or client_headers(plan.frontend_keys)).items()),
         cert=plan.frontend_cert,
         plan=plan,
         socket=store.record().socket,

@@ -8,6 +8,7 @@ from dynctl.bench.document import ArmResult, Problem
 from dynctl.bench.job import Health
 from dynctl.bench.sample import ttft_ms
 from dynctl.bench.summary import Round, percentile
+from dynctl.counted import counted
 
 LAG_MS = 10.0
 LAG_SHARE = 0.05
@@ -41,17 +42,17 @@ def client_problems(healths: Sequence[Health], rounds: Sequence[Round]) -> Itera
 
 def arm_problems(arm: ArmResult, rounds: Sequence[Round], *, disaggregated: bool, full: bool) -> Iterator[Problem]:
     """A layout's faults. `full`: every output should have the length asked for."""
-    counted = [s for part in rounds for s in part.samples if s.phase == "measured" and s.error != "stopped"]
-    served = [sample for sample in counted if sample.served]
+    sent = [s for part in rounds for s in part.samples if s.phase == "measured" and s.error != "stopped"]
+    served = [sample for sample in sent if sample.served]
     if not served:
         words = next(iter(arm.errors), "no request was answered")
         yield Problem(id="no_tokens", what=f"{arm.layout}: not one token came ({words})", fix="look at the target")
         return
-    if arm.failed > FAILED_SHARE * len(counted):
+    if arm.failed > FAILED_SHARE * len(sent):
         words, count = max(arm.errors.items(), key=lambda item: item[1])
         yield Problem(
             id="errors",
-            what=f"{arm.layout}: {arm.failed} of {len(counted)} requests failed; {count} with: {words}",
+            what=f"{arm.layout}: {arm.failed} of {counted(len(sent), 'request')} failed; {count} with: {words}",
             fix="lower the load, or look at the target's logs",
         )
     asked = sum(s.asked_tokens for s in served if s.output_tokens is not None)
@@ -65,7 +66,8 @@ def arm_problems(arm: ArmResult, rounds: Sequence[Round], *, disaggregated: bool
     if disaggregated and arm.kv is not None and arm.kv.transfers < MOVED_SHARE * len(served):
         yield Problem(
             id="no_kv",
-            what=f"{arm.layout}: {arm.kv.transfers} KV transfers for {len(served)} requests: decode computes prompts",
+            what=f"{arm.layout}: {counted(arm.kv.transfers, 'KV transfer')} for {counted(len(served), 'request')}: "
+            "decode computes prompts",
             fix="`dynctl status` and the frontend's /metrics say why requests were not handed over",
         )
 
@@ -78,9 +80,9 @@ def arm_notes(arm: ArmResult, rounds: Sequence[Round], expected: dict[str, int |
     known = [(want, s.input_tokens) for s in served if (want := expected.get(s.id)) and s.input_tokens is not None]
     off = max((abs(want - got) for want, got in known), default=0)
     if off:
-        yield f"{arm.layout}: prompts were up to {off} tokens longer or shorter than asked for"
+        yield f"{arm.layout}: prompts were up to {counted(off, 'token')} longer or shorter than asked for"
     if arm.failed:
-        yield f"{arm.layout}: {arm.failed} requests failed and are left out"
+        yield f"{arm.layout}: {counted(arm.failed, 'request')} failed, left out here"
     degraded = arm.split.modes.get("decode-only", 0) if arm.split else 0
     if degraded:
-        yield f"{arm.layout}: decode served {degraded} requests alone"
+        yield f"{arm.layout}: decode served {counted(degraded, 'request')} alone"

@@ -152,7 +152,7 @@ class Campaign:
 
     def _in_turns(self, bench: Bench, progress: BenchProgress, targets: list[Target]) -> None:
         """Targets that are all there: rounds alternate. A single one may be measured under several loads."""
-        model = self.options.model or ask.model_of(targets[0].url, dict(self.headers), targets[0].cert)
+        model = self.options.model or ask.model_of(targets[0].url, dict(targets[0].headers), targets[0].cert)
         loads = typed.workloads(self.options, model, compared=self.compared)
         self._phase("asking the tokenizer", progress)
         for workload in loads:
@@ -172,7 +172,7 @@ class Campaign:
             self._phase(f"bringing up {what.label} (start-up {number // 2 + 1} of 2)", progress)
             with self._up(what, progress) as target:
                 if not self.arms:
-                    model = self.options.model or ask.model_of(target.url, dict(self.headers), target.cert)
+                    model = self.options.model or ask.model_of(target.url, dict(target.headers), target.cert)
                     (workload,) = typed.workloads(self.options, model, compared=True)
                     workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
                     self.arms = [Arm(layout.label, workload) for layout in pair]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from dynctl.bench.aiperf import Aiperf
+from dynctl.bench.aiperf import Aiperf, refuse_keys
 from dynctl.bench.aiperf import find as find_aiperf
 from dynctl.bench.arrivals import Kind, OpenLoop
 from dynctl.bench.lengths import Lengths, parse_lengths
@@ -166,9 +166,7 @@ def aiperf(options: BenchOptions, sent: Mapping[str, str]) -> Aiperf | None:
         raise UsageError(f"not a backend: {options.backend!r}", where="--backend", fix="dynctl or aiperf")
     if options.turns > 1:
         raise UsageError("aiperf is given single turns", where="--turns", fix="leave --backend aiperf out")
-    if sent:
-        why = "aiperf takes keys on its command line, which everybody can read"
-        raise UsageError("no keys with --backend aiperf", where="--api-key-file", why=why)
+    refuse_keys(sent)
     return Aiperf(find_aiperf(), options.tokenizer)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import psutil
 
 from dynctl.cli import choose
+from dynctl.counted import counted
 from dynctl.errors import RunStateError, RuntimeFailure
 from dynctl.runtime import ownership
 from dynctl.runtime.client import Connection, SupervisorLost, ask_down
@@ -57,8 +58,10 @@ def down_orphans(*, timeout_s: float, kill: bool) -> int:
     for orphan in found:
         done = orphan.reclaim(0.0 if kill else timeout_s)
         survivors += done.survivors
-        segments = f", {done.segments} segments of shared memory" if done.segments else ""
-        _talk(f"reclaimed `{orphan.store.name}` (run {orphan.run_id[:8]}): {done.processes} processes{segments}")
+        segments = f", {counted(done.segments, 'segment')} of shared memory" if done.segments else ""
+        _talk(
+            f"reclaimed `{orphan.store.name}` (run {orphan.run_id[:8]}): {counted(done.processes, 'process')}{segments}"
+        )
     for place in elsewhere():
         _talk(f"left alone: {place}")
     if not found:
@@ -70,7 +73,7 @@ def down_orphans(*, timeout_s: float, kill: bool) -> int:
 def _refuse(name: str, survivors: tuple[str, ...]) -> None:
     if survivors:
         raise RuntimeFailure(
-            f"`{name}` has left {len(survivors)} things that can't be ended",
+            f"`{name}` has left {counted(len(survivors), 'thing')} that can't be ended",
             why=survivors,
             fix="a process in uninterruptible sleep waits for its device; only its driver or a reboot ends it",
         )

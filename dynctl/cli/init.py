@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dynctl.cli.choose import DEFAULT_FILE
+from dynctl.counted import counted
 from dynctl.errors import HostError, UsageError
 from dynctl.hardware.values import Hardware
 from dynctl.plan.values import CLASS_ORDER, Plan
@@ -34,7 +35,7 @@ def init(file: Path | None, *, model: str | None, hardware: Path | None, name: s
         _say(f"  {reason}")
     paths = [pair.path for pair in made.transport.pairs]
     over = f", KV over {max(paths, key=CLASS_ORDER.index)}" if paths else ""
-    _say(f"  planned: {len(made.workers())} workers{over}")
+    _say(f"  planned: {counted(len(made.workers()), 'worker')}{over}")
     for warning in (*found.notes, *warnings):
         _say(f"warning: {warning}")
     _write(target, found.text, force=force)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dynctl.cli import choose
+from dynctl.counted import counted
 from dynctl.plan.values import CLASS_ORDER, Plan
 
 if TYPE_CHECKING:
@@ -28,9 +29,8 @@ def validate(file: Path | None, sets: list[str], hardware: Path | None = None) -
     pairs = [pair.path for pair in made.transport.pairs]
     path = f", KV over {max(pairs, key=CLASS_ORDER.index)}" if pairs else ""
     gpus = len({gpu for process in made.processes for gpu in process.gpus})
-    print(  # noqa: T201
-        f"{made.name}: valid; fits {hardware}: {len(made.workers())} workers on {gpus} GPUs{path}", file=sys.stderr
-    )
+    placed = f"{counted(len(made.workers()), 'worker')} on {counted(gpus, 'GPU')}"
+    print(f"{made.name}: valid; fits {hardware}: {placed}{path}", file=sys.stderr)  # noqa: T201
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
     return 0

@@ -9,6 +9,7 @@ import time
 import httpx
 import msgspec
 
+from dynctl.frontend.keys import client_headers
 from dynctl.frontend.messages import RequestRecord
 from dynctl.http.pinned import trust
 from dynctl.plan.values import Plan
@@ -46,7 +47,7 @@ def _ask(plan: Plan, request_id: str) -> str:
         "stream": True,
     }
     pieces: list[str] = []
-    headers = {"X-Request-Id": request_id}
+    headers = httpx.Headers({"X-Request-Id": request_id, **client_headers(plan.frontend_keys)}, encoding="utf-8")
     with (
         httpx.Client(trust_env=False, timeout=120.0, verify=trust(plan.frontend_cert)) as http,
         http.stream("POST", f"{plan.frontend_url}/v1/chat/completions", json=body, headers=headers) as response,

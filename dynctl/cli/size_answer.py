@@ -14,6 +14,7 @@ from dynctl.bench.sized import topology
 from dynctl.bench.sizing import Advice, Demand, advise
 from dynctl.bench.table import wrapped
 from dynctl.cli.bench_options import lengths, slo_ms
+from dynctl.counted import counted
 from dynctl.errors import UsageError
 from dynctl.replacing import replace
 from dynctl.topology.load import load_text
@@ -121,7 +122,9 @@ def _show(advice: Advice) -> None:
         lines.append(f"neither waits at {advice.ratio:.2f} prefill workers per decode worker")
     lines += [line for said in advice.says for line in wrapped(said)]
     for split in advice.others:
-        lines.append(f"  {split.prefill}P{split.decode}D on {split.gpus} GPUs: {split.requests_per_s:.2f} req/s")
+        lines.append(
+            f"  {split.prefill}P{split.decode}D on {counted(split.gpus, 'GPU')}: {split.requests_per_s:.2f} req/s"
+        )
     for line in lines:
         print(line)  # noqa: T201 - stdout is data
 

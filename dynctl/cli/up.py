@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dynctl.cli import choose
+from dynctl.counted import counted
 from dynctl.errors import RunStateError, UsageError
 from dynctl.plan.resolve import resolve
 from dynctl.plan.values import Plan
@@ -131,7 +132,8 @@ def _refuse_running(name: str) -> None:
         if not orphan.store.was_ready(orphan.run_id):
             done = orphan.reclaim(RECLAIM_GRACE_S)
             if done.processes:
-                _say(f"reclaimed {done.processes} processes of an earlier start of `{name}` that nobody supervises")
+                ended = counted(done.processes, "process")
+                _say(f"reclaimed {ended} of an earlier start of `{name}` that nobody supervises")
         elif left := Leftovers(orphan.run_id, orphan.store).processes():  # it can't be adopted: its record is damaged
             raise still_alive(name, left)
         else:

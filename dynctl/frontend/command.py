@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dynctl.counted import counted
 from dynctl.errors import UsageError
 from dynctl.frontend.access_log import AccessLog
 from dynctl.frontend.app import App
@@ -200,7 +201,7 @@ class Frontend:
         await self._server.listen(self._sock, self._tls.context if self._tls else None)
         log(f"frontend listening on {url_of(self._sock, 'https' if self._tls else 'http')}")
         await stop.wait()
-        log(f"frontend stopping: {self._app.metrics.in_flight} requests under way")
+        log(f"frontend stopping: {counted(self._app.metrics.in_flight, 'request')} under way")
         stop.clear()
         self._outbox.leaving = True
         if self._link is not None:

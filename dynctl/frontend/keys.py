@@ -29,6 +29,11 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     return keys
 
 
+def client_headers(path: str | None) -> dict[str, str]:
+    """What dynctl's own clients send to a frontend whose keys are in that file: the first of them."""
+    return {"authorization": f"Bearer {read_keys(Path(path))[0].decode()}"} if path else {}
+
+
 def environment_keys() -> tuple[bytes, ...]:
     """The keys in DYNCTL_API_KEYS, parted by commas or white space."""
     return tuple(key.encode() for key in os.environ.get(KEYS_VARIABLE, "").replace(",", " ").split())

@@ -69,6 +69,7 @@ def resolve(
         run_dir=facts.run_dir,
         frontend_url=_url(topology),
         frontend_cert=topology.frontend.tls.cert if topology.frontend.tls else None,
+        frontend_keys=topology.frontend.api_keys_file,
         processes=(*workers, *services),
         transport=transport,
         kv=_kv(topology, facts, engine),

@@ -111,8 +111,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `node`: the one of `nodes` that this plan is executed on; without nodes the machine itself. `digest`: over what all
     nodes must agree on, whose parts are named in `agreed`. `rdma`: this node has an ACTIVE RDMA port for KV.
-    `frontend_cert`: file of the certificate that an https frontend shows. `router`: the kind of frontend; `simulated`:
-    workers move no KV.
+    `frontend_cert`: file of the certificate that an https frontend shows; `frontend_keys`: of its keys.
+    `router`: the kind of frontend; `simulated`: workers move no KV.
     """
 
     schema: int = 1
@@ -123,6 +123,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: str
     frontend_url: str
     frontend_cert: str | None = None
+    frontend_keys: str | None = None
     processes: tuple[ProcessSpec, ...]
     transport: PlannedTransport
     kv: KvShape = KvShape()

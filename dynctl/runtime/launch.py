@@ -12,6 +12,7 @@ from typing import IO
 import psutil
 
 from dynctl import __version__
+from dynctl.counted import counted
 from dynctl.environ import SECRET_VARIABLE, SUPERVISES_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.plan.values import Plan
@@ -136,7 +137,7 @@ def refuse_leftovers(store: RunStore) -> None:
 def still_alive(name: str, left: list[psutil.Process]) -> RunStateError:
     """The error for a run without a supervisor that can't be started, or adopted, as it is."""
     return RunStateError(
-        f"the run `{name}` is unsupervised: its supervisor is gone, {len(left)} processes are alive",
+        f"the run `{name}` is unsupervised: its supervisor is gone, {counted(len(left), 'process')} left",
         why=", ".join(ownership.describe(process) for process in left[:6]),
         fix=f"`dynctl down {name}` ends them",
     )

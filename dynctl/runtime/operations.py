@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from dynctl.counted import counted
 from dynctl.engines.spec import SERVICES
 from dynctl.errors import DynctlError, RunStateError, RuntimeFailure, UsageError
 from dynctl.nodes.failed import Failed
@@ -238,7 +239,7 @@ class Operations:
         left = await self._idle(process, asked.drain_s)
         if left:
             raise RuntimeFailure(
-                f"{process.id} still has {left} requests in flight after {asked.drain_s:g} s",
+                f"{process.id} still has {counted(left, 'request')} in flight after {asked.drain_s:g} s",
                 why="it stays out of the frontend, and goes on with these",
                 fix=f"wait, or `dynctl drain --undo {process.id}` takes it in again",
             )

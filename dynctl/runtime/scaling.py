@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 import psutil
 
+from dynctl.counted import counted
 from dynctl.engines.spec import ProcessSpec
 from dynctl.errors import DynctlError, RunStateError, RuntimeFailure
 from dynctl.plan.rescale import moved
@@ -142,7 +143,7 @@ class Scaling:
             left = await asyncio.gather(*(self._idle(process, asked.drain_s) for process in going))
             for process, count in zip(going, left, strict=True):
                 if count:
-                    self._say(process.id, f"{count} requests in flight are cut off after {asked.drain_s:g} s")
+                    self._say(process.id, f"{counted(count, 'request')} in flight cut off after {asked.drain_s:g} s")
             await self._end(going)
         except DynctlError:
             run.picture.follow(run.plan)  # what can't be ended is still the run's

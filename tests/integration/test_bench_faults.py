@@ -139,7 +139,7 @@ def test_one_failure_in_two_hundred_is_noted(home: Home) -> None:
 
     _, document = measured(home, reply, "--requests", "200")
     assert problems(document) == {}
-    assert any("1 requests failed" in note for note in document["notes"])
+    assert any("1 request failed" in note for note in document["notes"])
 
 
 def test_outputs_that_end_early_are_invalid(home: Home) -> None:

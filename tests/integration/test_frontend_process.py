@@ -247,7 +247,7 @@ async def test_sigterm_lets_requests_end() -> None:
         asking = asyncio.create_task(router.ask())
         await until(lambda: bool(engine.asked))
         router.process.send_signal(signal.SIGTERM)
-        await until(lambda: router.said("stopping: 1 requests under way"))
+        await until(lambda: router.said("stopping: 1 request under way"))
         with pytest.raises(httpx.ConnectError):
             await httpx.AsyncClient(trust_env=False).get(router.url + "/health")
         assert (await asking).content.endswith(DONE)
@@ -264,7 +264,7 @@ async def test_what_does_not_end_is_cut(hurry: bool) -> None:
         asking = asyncio.create_task(router.ask())
         await until(lambda: bool(engine.asked))
         router.process.send_signal(signal.SIGTERM)
-        await until(lambda: router.said("stopping: 1 requests under way"))
+        await until(lambda: router.said("stopping: 1 request under way"))
         if hurry:
             router.process.send_signal(signal.SIGINT)
         with pytest.raises(httpx.HTTPError):

@@ -45,7 +45,7 @@ def test_a_worker_of_another_node_is_drained_and_taken_in_again(make_home: MakeH
         for stream in streams:
             next(stream)
         done = two.homes["b"].run("drain", two.first.name, "decode-1", "--timeout", "1")
-        assert (done.code, "1 requests in flight" in done.error()["error"][0]) == (1, True)
+        assert (done.code, "1 request in flight" in done.error()["error"][0]) == (1, True)
         for node in "ab":
             two.await_status(node, lambda s: row(s, "decode-1")["state"] == "draining", "it is taken out")
         for home in two.homes.values():

@@ -160,6 +160,6 @@ def test_requests_that_take_longer_than_the_drain_are_told(home: Home) -> None:
     for stream in streams:
         next(stream)
     done = home.run("drain", home.name, "decode-0", "--timeout", "1")
-    assert (done.code, "1 requests in flight" in done.error()["error"][0]) == (1, True)
+    assert (done.code, "1 request in flight" in done.error()["error"][0]) == (1, True)
     home.control()
     assert [list(stream)[-1] for stream in streams] == ["[DONE]", "[DONE]"]

@@ -14,6 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dynctl"
 
 PURE = (
+    "dynctl.counted",
     "dynctl.environ",
     "dynctl.errors",
     "dynctl.topology*",
@@ -112,8 +113,21 @@ ALLOWED = {
 """Names that may be taken from a module which otherwise has effects."""
 
 ROOMS = (
-    *("errors", "environ", "replacing", "topology", "hardware", "http", "engines", "fabric", "plan", "export"),
-    *("frontend", "telemetry", "store", "proof", "nodes", "ui", "preflight", "runtime", "ssh", "bench", "cli"),
+    *(
+        "counted",
+        "errors",
+        "environ",
+        "replacing",
+        "topology",
+        "hardware",
+        "http",
+        "engines",
+        "fabric",
+        "plan",
+        "export",
+    ),
+    *("export", "frontend", "telemetry", "store", "proof", "nodes", "ui", "preflight", "runtime", "ssh", "bench"),
+    "cli",
 )
 """Each room may import those before it, and of the others only their values."""
 VALUES = ("plan.values", "engines.spec", "hardware.values", "store.event", "telemetry.status", "frontend.messages")
