@@ -59,6 +59,7 @@ def down_orphans(*, timeout_s: float, kill: bool) -> int:
         done = orphan.reclaim(0.0 if kill else timeout_s)
         survivors += done.survivors
         segments = f", {counted(done.segments, 'segment')} of shared memory" if done.segments else ""
+        segments += f", {counted(done.keys, 'key')} in etcd" if done.keys else ""
         _talk(
             f"reclaimed `{orphan.store.name}` (run {orphan.run_id[:8]}): {counted(done.processes, 'process')}{segments}"
         )

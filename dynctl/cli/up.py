@@ -16,6 +16,7 @@ from dynctl.preflight import model
 from dynctl.preflight.frontend_files import check_frontend_files
 from dynctl.preflight.gather import gather
 from dynctl.preflight.path import check_path
+from dynctl.preflight.planes import check_planes, refuse_shared_namespace
 from dynctl.preflight.secret import load_secret
 from dynctl.preflight.this_node import find_node
 from dynctl.runtime.client import Connection
@@ -84,6 +85,7 @@ def begin(
         # looked at again under the lock: preparing a model may take minutes, ports do not wait
         plan = resolve(topology, gather(topology, node=node), verify=options.verify)
         plan = msgspec.structs.replace(plan, preflight=preflight)
+        refuse_shared_namespace(plan)
         connection = launch(plan, requests=options.verbose or options.sample, secret=secret)
         _keep_topology(plan, topology)
     return plan, connection
@@ -155,6 +157,7 @@ def _prepare(topology: Topology, options: UpOptions, node: str | None) -> str | 
             where="roles",
             fix="leave --verify out",
         )
+    check_planes(plan, _say)
     note = check_path(plan, facts.hardware, _say if sys.stderr.isatty() else _silent) if options.preflight else None
     model.prepare(topology.model, facts.engine.python, _say)
     return note

@@ -14,14 +14,19 @@ DISCOVERY = "dynamo/discovery"
 """In the run's directory: registrations, where discovery is by files."""
 TRACE = "dynamo/requests.jsonl"
 """In the run's directory: what Dynamo's frontend writes of each request that ended."""
+OF_ONE_RUN = ("dynamo", "etcd", "nats")
+"""In the run's directory: what the next run of that name must not find."""
 HOST = "127.0.0.1"
 
 
 def namespace(topology: Topology, run_dir: str) -> str:
     """Dynamo's namespace: the one the file names, or one that no other run has, wherever it runs."""
-    if topology.control.namespace:
-        return topology.control.namespace
-    return f"{topology.name}-{zlib.crc32(run_dir.encode()):08x}"
+    return topology.control.namespace or own_namespace(topology.name, run_dir)
+
+
+def own_namespace(name: str, run_dir: str) -> str:
+    """The namespace of that run alone."""
+    return f"{name}-{zlib.crc32(run_dir.encode()):08x}"
 
 
 def needed(topology: Topology) -> dict[str, dict[str, int]]:

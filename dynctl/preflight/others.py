@@ -27,7 +27,7 @@ def planned_by(name: str) -> dict[int, str]:
     """
     store = RunStore(name)
     try:
-        if not (is_supervised(name) or _serves(store)):
+        if not is_live(store):
             return {}
         plan = store.plan()
     except RunStateError:
@@ -36,6 +36,11 @@ def planned_by(name: str) -> dict[int, str]:
     for process in plan.own():
         found |= dict.fromkeys(process.ports.values(), f"run `{name}` ({process.id})")
     return found
+
+
+def is_live(store: RunStore) -> bool:
+    """Whether the run is supervised, or serves on without a supervisor."""
+    return is_supervised(store.name) or _serves(store)
 
 
 def _serves(store: RunStore) -> bool:

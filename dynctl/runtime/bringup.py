@@ -21,12 +21,15 @@ from dynctl.runtime.lifecycle import Rules
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.observer import Observer
 from dynctl.runtime.pairs import Prover
+from dynctl.runtime.picture import Picture
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spans import Spans
 from dynctl.runtime.spawncheck import refuse_taken_ports
 from dynctl.runtime.turns import Turns
 from dynctl.runtime.waits import first_of
 from dynctl.store.log import EventLog
+
+PLANES_S = 0.5
 
 
 class Run(Protocol):
@@ -39,6 +42,7 @@ class Run(Protocol):
     spans: Spans
     events: EventLog
     observer: Observer
+    picture: Picture
     http: httpx.AsyncClient
 
     def refresh_state(self) -> None:
@@ -162,6 +166,7 @@ class BringUp:
     async def open_again(self, process: Managed, *, execute: bool) -> None:
         """Starts it, if `execute`, in its turn, and returns once its own gates are open."""
         if execute:
+            await self._await_planes(process)
             await self._run.spans.gather(process)
         async with self._turns.taken(process):
             if execute:
@@ -171,6 +176,16 @@ class BringUp:
             stalled = self._stalled(process)
             async with asyncio.timeout(self._plan.ready.timeout_s):
                 await first_of(self._await_own_gates(process), stalled)
+
+    async def _await_planes(self, process: Managed) -> None:
+        """What it would wait for in vain, or end without: its services, and servers that are not the run's own."""
+        for service in process.spec.needs:
+            if service not in self._serving:
+                process.wait_for(service)
+            await self._serving.come(service)
+        while missing := self._run.picture.absent:
+            process.wait_for(missing[0].removesuffix(" does not answer"))
+            await asyncio.sleep(PLANES_S)
 
     async def prove_again(self, process: Managed) -> None:
         """Proves its pairs, and restarts first whom the engine needs restarted after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import psutil
 
+from dynctl.errors import RunStateError
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.shared_memory import Segment
+from dynctl.store import registrations
 from dynctl.store.run import RunRecord, RunStore
 
 KILL_S = 10.0
@@ -98,6 +101,8 @@ class Ending:
         if survivors:
             return [ownership.describe(process) for process in survivors]
         ipc.remove(self._run_id, [self._runtime_dir])
+        with contextlib.suppress(RunStateError):
+            registrations.clear(self._store.plan())  # what was killed has not removed its own
         ports = {port for process in self._processes for port in process.spec.ports.values()}
         return nothing_left.remains(self._seen, ports, self._segments, self._groups)
 

@@ -14,6 +14,7 @@ import psutil
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
+from dynctl.store import registrations
 from dynctl.store.run import RunStore
 
 SWEEP_GRACE_S = 5.0
@@ -23,10 +24,11 @@ ORDER = ("frontend", "decode")
 
 
 class Reclaimed(msgspec.Struct, frozen=True):
-    """What came of it: processes found, segments of shared memory found, and in words what is still there."""
+    """What came of it: processes, segments of shared memory, keys in etcd found, and in words what is still there."""
 
     processes: int
     segments: int
+    keys: int
     survivors: tuple[str, ...]
 
 
@@ -70,13 +72,15 @@ class Leftovers:
             for group in groups:
                 cgroups.kill(group)
         alive = ownership.end_all(self.processes, grace_s=0.0)
+        keys = 0
         held = [] if alive else nothing_left.remains(self._seen, self._ports(), made, groups)
         survivors = (*(ownership.describe(process) for process in alive), *held)
         if not alive:
             ipc.remove(self._run_id, self._runtime_dirs())
+            keys = self._registrations()
         if not survivors:
             self._store.ended()
-        return Reclaimed(len(found), there, tuple(survivors))
+        return Reclaimed(len(found), there, keys, tuple(survivors))
 
     def _ask(self, role: str, deadline: float) -> None:
         """SIGTERM to the servers of that role, and time to end their children; of any other role with ""."""
@@ -105,6 +109,13 @@ class Leftovers:
         with contextlib.suppress(RunStateError):
             found.add(Path(self._store.record().socket).parent)
         return found
+
+    def _registrations(self) -> int:
+        """Keys that its processes have left in an etcd of others', now removed."""
+        with contextlib.suppress(RunStateError):
+            if self._store.record().run_id == self._run_id:  # else the name is a later run's
+                return registrations.clear(self._store.plan())
+        return 0
 
     def _ports(self) -> set[int]:
         with contextlib.suppress(RunStateError):

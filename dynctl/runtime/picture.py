@@ -66,7 +66,8 @@ class Others(Protocol):
 class Picture:
     """Draws what it is given, changes nothing. `was_ready`: every gate was open once; `failure`: why the run ends.
 
-    `own`: ids of this node's processes. `others`: the other nodes, where there are any.
+    `own`: ids of this node's processes. `others`: the other nodes, where there are any. `absent`: servers that are not
+    the run's own and do not answer, in words.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Picture:
         self._passing: frozenset[str] = frozenset()
         self.was_ready = False
         self.troubles: tuple[str, ...] = ()
+        self.absent: tuple[str, ...] = ()
         self.failure: DynctlError | None = None
 
     def follow(self, plan: Plan, passing: Collection[str] = ()) -> None:
@@ -115,6 +117,8 @@ class Picture:
 
     def judged(self, state: RunState) -> RunState:
         """The state of the whole from that of the processes: other nodes may be away, or know better."""
+        if state == "ready" and self.absent:
+            return "degraded"
         if state != "ready" or not self._others:
             return state
         known = self._others.head_state()
@@ -138,7 +142,11 @@ class Picture:
         if state != "degraded":
             return None
         gone = [p for p in self._processes.values() if p.state != "ready" and p.id not in self._passing]
-        named = [*away, *(f"{p.id} is {p.state}" for p in gone if p.state != "unhealthy" or p.id in self._own)]
+        named = [
+            *self.absent,
+            *away,
+            *(f"{p.id} is {p.state}" for p in gone if p.state != "unhealthy" or p.id in self._own),
+        ]
         if not named and self._others and (why := self._others.head_reason()):
             named = [f"by node {self._plan.process('frontend').node}: {why}"]
         pool = {process.spec.role for process in gone}

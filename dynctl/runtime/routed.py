@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dynctl.engines.dynamo_planes import TRACE
 from dynctl.frontend.messages import Report, RequestRecord
-from dynctl.plan.values import Plan
 from dynctl.proof.dynamo import worker_id
 from dynctl.runtime.beat import next_beat
 from dynctl.runtime.proving import Proving
+from dynctl.runtime.registered import Registered
+from dynctl.runtime.registered import Run as Registering
 from dynctl.store.follow import Follower
 from dynctl.store.run import RunStore
 from dynctl.telemetry.dynamo_trace import record_of
@@ -24,13 +25,11 @@ LOOK_S = 0.5
 WANTED = ("dynamo_frontend_requests_total", "dynamo_frontend_inflight_requests")
 
 
-class Run(Protocol):
+class Run(Registering, Protocol):
     """What is needed of the supervisor."""
 
-    plan: Plan
     store: RunStore
     proving: Proving
-    http: httpx.AsyncClient
 
     def frontend_reported(self, report: Report) -> None:
         """Takes what the frontend tells."""
@@ -53,6 +52,7 @@ class Routed:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._registered = Registered(run)
         self._follower = Follower(Path(run.store.dir) / TRACE)
         self._workers: dict[int, str] = {}
 
@@ -61,6 +61,7 @@ class Routed:
         while True:
             await next_beat(LOOK_S)
             if self._run.plan.router == "dynamo":
+                await self._registered.look()
                 await self.look()
 
     async def look(self) -> None:

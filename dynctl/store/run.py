@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import secrets
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
+from dynctl.engines.dynamo_planes import OF_ONE_RUN
 from dynctl.errors import HostError, RunStateError
 from dynctl.plan import redact
 from dynctl.plan.values import Plan
@@ -70,6 +72,8 @@ class RunStore:
         logs = (*self.logs.glob("*.log*"), *self.ucx.glob("*.log*"), *self.dir.glob("events.jsonl*"))
         for stale in (*logs, *(self.dir / name for name in (SPAWNED_FILE, SEGMENTS_FILE, READY_FILE))):
             stale.unlink(missing_ok=True)
+        for name in OF_ONE_RUN:
+            shutil.rmtree(self.dir / name, ignore_errors=True)
         record = RunRecord(
             name=self.name,
             run_id=uuid.uuid4().hex,
