@@ -24,10 +24,11 @@ from dynctl.errors import DynctlError
 a = json.loads(sys.argv[1])
 paths = {k: Path(a[k]) if a.get(k) else None for k in ("control", "api_keys_file", "uds", "access_log")}
 try:
-    sys.exit(serve("127.0.0.1", a["port"], a.get("prefill", []), a.get("decode", []), a.get("worker", []),
+    sys.exit(serve(a.get("host", "127.0.0.1"), a["port"], a.get("prefill", []),
+                   a.get("decode", []), a.get("worker", []),
                    paths["control"], paths["api_keys_file"], a.get("drain_timeout_s", 20.0),
                    tls=read_tls(*map(Path, a["tls"])) if a.get("tls") else None,
-                   uds=paths["uds"], access_log=paths["access_log"],
+                   uds=paths["uds"], allow_public=a.get("allow_public", False), access_log=paths["access_log"],
                    retries=RetryLimits(burst=a.get("retry_burst", 64.0))))
 except DynctlError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
