@@ -48,9 +48,13 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cpu_1p1d(engine_python: str) -> Iterator[Deployment]:
-    """One prefill and one decode worker, ready and verified: started once for all tests that only use it."""
-    with short_directory() as path, deployed("cpu-1p1d", path, engine_python) as deployment:
+def cpu_1p1d(request: pytest.FixtureRequest, engine_python: str) -> Iterator[Deployment]:
+    """One prefill and one decode worker, ready and verified: started once for all tests that only use it.
+
+    A module's `SETS` are overrides of the profile.
+    """
+    sets: tuple[str, ...] = getattr(request.module, "SETS", ())
+    with short_directory() as path, deployed("cpu-1p1d", path, engine_python, *sets) as deployment:
         yield deployment
 
 
