@@ -101,8 +101,16 @@ def _adopt(store: RunStore, options: UpOptions, topology: Topology | None = None
             where=str(store.dir / TOPOLOGY_FILE),
             fix=f"`dynctl up {store.name}` adopts it as it is; `dynctl down {store.name}` ends it",
         )
+    plan = store.plan()
+    if options.node not in (None, plan.node):
+        raise UsageError(
+            f"the run `{store.name}` is unsupervised, and is not of node {options.node} here",
+            where="--node",
+            why=f"it is node {plan.node}" if plan.nodes else "it is of one node",
+            fix=f"`dynctl up {store.name}` adopts it as it is",
+        )
     _say(f"`{store.name}` serves without a supervisor: adopting it")
-    return Watch(store.plan(), adopt(store, requests=options.verbose or options.sample), options).run()
+    return Watch(plan, adopt(store, requests=options.verbose or options.sample), options).run()
 
 
 def _topology(file: str | None, sets: list[str]) -> Topology:

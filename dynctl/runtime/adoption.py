@@ -14,10 +14,12 @@ from dynctl.environ import PROCESS_VARIABLE, RUN_ID_VARIABLE
 from dynctl.runtime import spawned
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.neighbours import Neighbours
 from dynctl.runtime.ownership import environment
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.spans import Spans
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunRecord, RunStore
 from dynctl.telemetry.status import ProcessState
@@ -36,6 +38,8 @@ class Run(Protocol):
     proving: Proving
     picture: Picture
     bringup: BringUp
+    spans: Spans
+    neighbours: Neighbours | None
     events: EventLog
 
 
@@ -48,11 +52,13 @@ class Adoption:
         self._last = {event.process: event.state for event in past if event.kind == "process.state"}
         states = [event.state for event in past if event.kind == "run.state"]
         self._was_ending = bool(states) and states[-1] == "stopping"
+        self._past = past
         run.proving.recall(past)
 
     async def take_over(self) -> None:
         """Each process is adopted, or found dead, and checked. What it takes to mend them begins here, too."""
         run = self._run
+        run.spans.recall(spawned.epochs(run.store.dir, run.record.run_id))
         starts = spawned.starts(run.store.dir, run.record.run_id)
         found = {process.id: self._take(process, starts.get(process.id, 1) - 1) for process in run.processes.values()}
         run.picture.was_ready = True
@@ -60,6 +66,8 @@ class Adoption:
         run.events.add("operation", f"adopted: {', '.join(adopted) or 'nothing'}", who="operator")
         for process in run.processes.values():
             self._go_on(process, found[process.id])
+        if run.neighbours:  # not before it can be told what is here: the parts elsewhere follow what is said first
+            await run.neighbours.rejoin(self._past)
         served = [process for process in run.processes.values() if process.state == "ready"]
         await asyncio.gather(*(run.bringup.keepers[process.id].look() for process in served))
         for process in served:

@@ -89,7 +89,7 @@ class Managed:
         self.tail = self._new_tail()
         spec = msgspec.structs.replace(self.spec, argv=with_epoch(self.spec.argv, self.epoch))
         with preferring(self.spec.memory_nodes) as self._unbound:
-            popen = spawn(spec, self._run_id, self._store.log_path(self.id), self._store.dir)
+            popen = spawn(spec, self._run_id, self._store.log_path(self.id), self._store.dir, epoch=self.epoch)
         self._runs(popen.pid, os.pidfd_open(popen.pid), popen)
         self._say(f"started, pid {popen.pid}")
         self.check_binding(self.views(self.server()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import httpx
 
-from dynctl.errors import DynctlError, ReadyTimeout, UsageError
+from dynctl.errors import DynctlError, HostError, ReadyTimeout, UsageError
 from dynctl.fabric.peer.link import SILENCE_S
 from dynctl.nodes.exchange import Exchange
 from dynctl.nodes.failed import Failed
@@ -22,17 +23,20 @@ from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.elsewhere import Elsewhere, explained, unreached
 from dynctl.runtime.gates import POLL_S
 from dynctl.runtime.managed import Managed
+from dynctl.runtime.noted import note_proven, proven_before
 from dynctl.runtime.parting import Parting
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import PROVING
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spans import Spans
+from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunRecord
 from dynctl.telemetry.status import NodeStatus, RunState
 
 UNREACHED_S = 5.0
 """After so long it is worth saying that a worker can't be reached from here."""
+AGAIN_S = 1.0
 MOST_WARNED = 10
 """So many different faults of others are told."""
 
@@ -86,11 +90,37 @@ class Neighbours:
         self._said: dict[str, str | None] = dict.fromkeys(self.peers, "")
         self._warned: set[str] = set()
         self._origin: str | None = None
+        self._recalled: dict[str, str] = {}
+        self._joining: asyncio.Task[None] | None = None
         self.parting = Parting(self.exchange, self._head_node, self.until, run.events)
 
     async def trouble(self) -> None:
         """Never returns; raises what another node makes this one end for before it was ready."""
         raise await self._trouble.get()
+
+    async def rejoin(self, past: Iterable[Event]) -> None:
+        """Meets the others again, after this node was adopted; returns once all were heard, at last after `SILENCE_S`.
+
+        What `past`, the events of an earlier supervisor, tells to be proven there and still runs needs no new proof.
+        """
+        self._recalled = proven_before(past, self._plan)
+        self._joining = asyncio.create_task(self._join())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SILENCE_S):
+                await self.until(lambda: all(peer.report for peer in self.peers.values()))
+        self._recalled = {}
+
+    async def _join(self) -> None:
+        """A port that is taken ends nothing: this node's workers serve on, lost to the others."""
+        said = False
+        while True:
+            try:
+                return await self.exchange.start()
+            except HostError as error:
+                if not said:
+                    self._run.events.add("warning", error.cause, why=error.why[0] if error.why else None)
+                said = True
+            await asyncio.sleep(AGAIN_S)
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Returns once that is so; looked at whenever a node has news, and a few times a second."""
@@ -245,7 +275,12 @@ class Neighbours:
         self._run.serving.discard(process.id)
         if process.reaching:
             process.reaching.cancel()
-        process.reaching = asyncio.create_task(self._reach(process)) if now else None
+        if now and self._recalled.pop(process.id, None) == now:
+            process.proven, process.reaching = now, None
+            self._run.serving.add(process.id)
+            note_proven(self._run.events, process)
+        else:
+            process.reaching = asyncio.create_task(self._reach(process)) if now else None
 
     async def _reach(self, process: Elsewhere) -> None:
         """It serves, once it can be reached from the frontend's node, too."""

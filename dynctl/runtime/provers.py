@@ -10,6 +10,7 @@ from dynctl.nodes.messages import Unproven
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.neighbours import Neighbours
+from dynctl.runtime.noted import note_proven, note_unproven
 from dynctl.runtime.outcome import flat, innermost
 from dynctl.runtime.pairs import PairsProver
 from dynctl.runtime.proving import Proving
@@ -38,6 +39,7 @@ class HeadProver(PairsProver):
         await self._neighbours.until(lambda: not self._neighbours.away())
         for process in self._neighbours.elsewhere.values():
             process.proven, process.proving = process.known, False
+            note_proven(self._events, process)
 
     async def keep(self) -> None:
         """Proves again whatever comes back on another node, until cancelled."""
@@ -54,9 +56,10 @@ class HeadProver(PairsProver):
                 if await first_of(self.again(process.id), self._serving.go(process.id)) == 0:
                     process.proven, process.proving, wait_s, failures = incarnation, False, AGAIN_S, 0
                     self._events.add("process.state", "ready again", process=process.id, state="ready")
+                    note_proven(self._events, process)
                 continue
             except (DynctlError, TimeoutError, ExceptionGroup) as error:
-                self._events.add("error", f"{process.id}: {flat(error)}", process=process.id)
+                note_unproven(self._events, process, flat(error))
                 failures += 1
                 if failures == TRIES and incarnation:
                     self._give_up(process, incarnation, innermost(error))

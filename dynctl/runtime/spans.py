@@ -54,6 +54,15 @@ class Spans:
         """The other nodes, without which no worker spans any. `until`: returns once something is so in their news."""
         self._links, self._until = links, until
 
+    def recall(self, epochs: Mapping[str, str | None]) -> None:
+        """Which start each process here was last started for, as an earlier supervisor noted it.
+
+        A leader has served, and so all its parts belonged to it: one that does not any more has ended since.
+        """
+        for name in (*self._leads, *self._leader):
+            self._processes[name].epoch = epochs.get(name)
+        self._taken = {name: set(parts) for name, parts in self._leads.items()}
+
     # what the other nodes are told
 
     def epochs(self) -> dict[str, str]:

@@ -21,8 +21,10 @@ def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) ->
     return {**engine_environment(spec.env, inherited), **mine}
 
 
-def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subprocess.Popen[bytes]:
-    """Starts it. HostError when it can't be executed. Called from the main thread only."""
+def spawn(
+    spec: ProcessSpec, run_id: str, log: Path, directory: Path, *, epoch: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts it, and notes that. HostError when it can't be executed. Called from the main thread only."""
     before = os.sched_getaffinity(0)
     if spec.cpus and not before.issuperset(parse_cpu_list(spec.cpus)):
         raise HostError(f"this process may not use the cores {spec.cpus}", where=f"process {spec.id}")
@@ -42,7 +44,7 @@ def spawn(spec: ProcessSpec, run_id: str, log: Path, directory: Path) -> subproc
             start_new_session=True,
             restore_signals=True,
         )
-        spawned.note(directory, run_id, spec.id, popen.pid, cgroups.join(run_id, spec.id, popen.pid))
+        spawned.note(directory, run_id, spec.id, popen.pid, cgroups.join(run_id, spec.id, popen.pid), epoch)
         return popen
     except OSError as error:
         raise HostError(f"can't execute {spec.argv[0]}: {error.strerror}", where=f"process {spec.id}") from error

@@ -14,7 +14,10 @@ from dynctl.store.run import SPAWNED_FILE
 
 
 class Spawned(msgspec.Struct, frozen=True, kw_only=True):
-    """One process as it was started. `start_ticks`: since boot, by the kernel's clock, which no clock jump moves."""
+    """One process as it was started. `start_ticks`: since boot, by the kernel's clock, which no clock jump moves.
+
+    `epoch`: which start of a worker on several nodes it belongs to.
+    """
 
     run_id: str
     id: str
@@ -22,13 +25,20 @@ class Spawned(msgspec.Struct, frozen=True, kw_only=True):
     start_ticks: int
     session: int
     cgroup: str | None = None
+    epoch: str | None = None
 
 
-def note(directory: Path, run_id: str, process_id: str, pid: int, cgroup: str | None) -> None:
+def note(directory: Path, run_id: str, process_id: str, pid: int, cgroup: str | None, epoch: str | None = None) -> None:
     """Appends one. A disk that can't be written costs the record: the environment still tells whose it is."""
     one = Spawned(
-        run_id=run_id, id=process_id, pid=pid, start_ticks=start_ticks(pid) or 0, session=pid, cgroup=cgroup
-    )  # every process is started as the leader of a session of its own
+        run_id=run_id,
+        id=process_id,
+        pid=pid,
+        start_ticks=start_ticks(pid) or 0,
+        session=pid,  # every process is started as the leader of a session of its own
+        cgroup=cgroup,
+        epoch=epoch,
+    )
     with contextlib.suppress(OSError), open(directory / SPAWNED_FILE, "ab", buffering=0) as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(msgspec.json.encode(one) + b"\n")
@@ -54,6 +64,11 @@ def latest(directory: Path, run_id: str) -> dict[str, Spawned]:
 def starts(directory: Path, run_id: str) -> dict[str, int]:
     """How often each process was started."""
     return Counter(one.id for one in read(directory, run_id))
+
+
+def epochs(directory: Path, run_id: str) -> dict[str, str | None]:
+    """Which start of a worker on several nodes the last start of each process belongs to."""
+    return {one.id: one.epoch for one in read(directory, run_id)}
 
 
 def is_alive(one: Spawned) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from dynctl.runtime.shared_memory import mapped_by
-from tests.integration.run_harness import Home
+from tests.integration.run_harness import MARK, Home
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written
 NAMES = ("psm_*", "sem.mp-*")
@@ -46,5 +46,13 @@ class Leftovers:
             with contextlib.suppress(OSError, ValueError):
                 processes = json.loads(path.read_text())["processes"]
                 planned |= {port for process in processes for port in process["ports"].values()}
-        listening = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
-        return planned & listening
+        listening = {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        return {port for port in planned & listening.keys() if not self._others(listening[port])}
+
+    def _others(self, pid: int | None) -> bool:
+        """Whether it is of another test's world: ports that are free again are anybody's."""
+        with contextlib.suppress(OSError):
+            found = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            marks = [word for word in found if word.startswith(f"{MARK}=".encode())]
+            return bool(marks) and f"{MARK}={self._home.dir}".encode() not in marks
+        return False

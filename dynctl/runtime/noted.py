@@ -1,0 +1,34 @@
+"""Which starts of workers on other nodes are proven, noted among the events, so that who adopts this node knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dynctl.plan.values import Plan
+from dynctl.runtime.elsewhere import Elsewhere
+from dynctl.store.event import Event
+from dynctl.store.log import EventLog
+
+MARK = "incarnation"
+
+
+def note_proven(events: EventLog, process: Elsewhere) -> None:
+    """It is proven as it runs now."""
+    events.add("gate", f"proven, on node {process.spec.node}", process=process.id, data={MARK: process.proven})
+
+
+def note_unproven(events: EventLog, process: Elsewhere, why: str) -> None:
+    """Its proof failed."""
+    events.add("error", f"{process.id}: {why}", process=process.id, data={MARK: None})
+
+
+def proven_before(past: Iterable[Event], plan: Plan) -> dict[str, str]:
+    """The incarnations that were proven last, by process id. One whose node was lost, or met, since then is not."""
+    nodes = {spec.id: spec.node for spec in plan.elsewhere()}
+    found: dict[str, str | None] = {}
+    for event in past:
+        if event.kind == "node":
+            found = {process: mark for process, mark in found.items() if nodes[process] != event.data.get("node")}
+        elif event.process in nodes and MARK in event.data:
+            found[event.process] = event.data[MARK]
+    return {process: mark for process, mark in found.items() if isinstance(mark, str)}
