@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx
 
-from dynctl.errors import DynctlError, HostError, ReadyTimeout, UsageError
+from dynctl.errors import DynctlError, ReadyTimeout, UsageError
 from dynctl.fabric.peer.link import SILENCE_S
 from dynctl.nodes.exchange import Exchange
 from dynctl.nodes.failed import Failed
@@ -23,10 +23,10 @@ from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.elsewhere import Elsewhere, explained, unreached
 from dynctl.runtime.gates import POLL_S
 from dynctl.runtime.managed import Managed
-from dynctl.runtime.noted import note_proven, proven_before
 from dynctl.runtime.parting import Parting
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import PROVING
+from dynctl.runtime.rejoining import listen_again, note_proven, proven_before
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.spans import Spans
 from dynctl.store.event import Event
@@ -36,7 +36,6 @@ from dynctl.telemetry.status import NodeStatus, RunState
 
 UNREACHED_S = 5.0
 """After so long it is worth saying that a worker can't be reached from here."""
-AGAIN_S = 1.0
 MOST_WARNED = 10
 """So many different faults of others are told."""
 
@@ -104,23 +103,11 @@ class Neighbours:
         What `past`, the events of an earlier supervisor, tells to be proven there and still runs needs no new proof.
         """
         self._recalled = proven_before(past, self._plan)
-        self._joining = asyncio.create_task(self._join())
+        self._joining = asyncio.create_task(listen_again(self.exchange, self._run.events))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SILENCE_S):
                 await self.until(lambda: all(peer.report for peer in self.peers.values()))
         self._recalled = {}
-
-    async def _join(self) -> None:
-        """A port that is taken ends nothing: this node's workers serve on, lost to the others."""
-        said = False
-        while True:
-            try:
-                return await self.exchange.start()
-            except HostError as error:
-                if not said:
-                    self._run.events.add("warning", error.cause, why=error.why[0] if error.why else None)
-                said = True
-            await asyncio.sleep(AGAIN_S)
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Returns once that is so; looked at whenever a node has news, and a few times a second."""

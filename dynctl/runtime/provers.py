@@ -10,10 +10,10 @@ from dynctl.nodes.messages import Unproven
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.runtime.neighbours import Neighbours
-from dynctl.runtime.noted import note_proven, note_unproven
 from dynctl.runtime.outcome import flat, innermost
 from dynctl.runtime.pairs import PairsProver
 from dynctl.runtime.proving import Proving
+from dynctl.runtime.rejoining import note_proven, note_unproven
 from dynctl.runtime.serving import Serving
 from dynctl.runtime.waits import first_of
 from dynctl.store.log import EventLog

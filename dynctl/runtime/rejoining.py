@@ -1,15 +1,19 @@
-"""Which starts of workers on other nodes are proven, noted among the events, so that who adopts this node knows it."""
+"""What a node that is adopted needs to be taken in again: which starts elsewhere are proven, noted among the events."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
+from dynctl.errors import HostError
+from dynctl.nodes.exchange import Exchange
 from dynctl.plan.values import Plan
 from dynctl.runtime.elsewhere import Elsewhere
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
 
 MARK = "incarnation"
+AGAIN_S = 1.0
 
 
 def note_proven(events: EventLog, process: Elsewhere) -> None:
@@ -32,3 +36,16 @@ def proven_before(past: Iterable[Event], plan: Plan) -> dict[str, str]:
         elif event.process in nodes and MARK in event.data:
             found[event.process] = event.data[MARK]
     return {process: mark for process, mark in found.items() if isinstance(mark, str)}
+
+
+async def listen_again(exchange: Exchange, events: EventLog) -> None:
+    """Joins the others. A port that is taken ends nothing: this node's workers serve on, lost to the others."""
+    said = False
+    while True:
+        try:
+            return await exchange.start()
+        except HostError as error:
+            if not said:
+                events.add("warning", error.cause, why=error.why[0] if error.why else None)
+            said = True
+        await asyncio.sleep(AGAIN_S)
