@@ -12,7 +12,7 @@ import msgspec
 from dynctl.bench import ask
 from dynctl.bench.job import Health, Job, Progress, Result, Session
 from dynctl.bench.prompts import Vocabulary, guessed_vocabulary
-from dynctl.bench.summary import Round
+from dynctl.bench.summary import Round, rates
 from dynctl.bench.target import Meter, Target
 from dynctl.bench.trace import TraceRow
 from dynctl.bench.workload import PATHS, Workload, closed, opened, replayed
@@ -83,8 +83,7 @@ class Bench:
 
     def round(self, arm: Arm, target: Target, number: int, meter: Meter, *, start_up: int = 0, warm: bool) -> None:
         """One round of one arm; `warm`: the first of a start-up, which gets twice the ramp."""
-        vocabulary = self._vocabularies.get(target.url) or guessed_vocabulary()
-        sessions = self._sessions(arm.workload, vocabulary, number, warm=warm)
+        sessions = self._sessions(arm.workload, target, number, warm=warm)
         for session in sessions:
             arm.ids.update((shot.id, shot.input_tokens) for shot in session.shots)
         meter.sample()
@@ -100,7 +99,18 @@ class Bench:
             Round(number=number, start_up=start_up, samples=result.samples, interrupted=result.interrupted)
         )
 
-    def _sessions(self, workload: Workload, vocabulary: Vocabulary, number: int, *, warm: bool) -> tuple[Session, ...]:
+    def pace(self, target: Target, workload: Workload) -> float | None:
+        """Requests per second of a trial that is kept nowhere; None where none was served."""
+        result = self._client.run(
+            self._job(target, workload, self._sessions(workload, target, 0, warm=True)),
+            lambda progress: self._tell(f"pace  {target.label}", progress),
+            self._stopped,
+        )
+        found = rates(Round(number=0, samples=result.samples))
+        return found.requests_per_s if found else None
+
+    def _sessions(self, workload: Workload, target: Target, number: int, *, warm: bool) -> tuple[Session, ...]:
+        vocabulary = self._vocabularies.get(target.url) or guessed_vocabulary()
         if self._trace:
             return replayed(workload, vocabulary, number, self._trace, self._limits.speed)
         if workload.open is not None:

@@ -19,6 +19,7 @@ from dynctl.bench.document import Document
 from dynctl.bench.files import write
 from dynctl.bench.layouts import Interrupted, Layout
 from dynctl.bench.measure import Arm, Bench, in_turns
+from dynctl.bench.pace import fitted, trial
 from dynctl.bench.progress import BenchProgress
 from dynctl.bench.stop import Stop
 from dynctl.bench.table import text
@@ -157,6 +158,8 @@ class Campaign:
         self._phase("asking the tokenizer", progress)
         for workload in loads:
             self._learn(bench, targets, workload)
+            for target in targets:
+                workload = self._paced(bench, target, workload)
             arms = [Arm(target.label, workload) for target in targets]
             if self.options.aa:
                 arms[-1] = _again(arms[-1])
@@ -174,6 +177,8 @@ class Campaign:
                 if not self.arms:
                     model = self.options.model or ask.model_of(target.url, dict(target.headers), target.cert)
                     (workload,) = typed.workloads(self.options, model, compared=True)
+                    self._learn(bench, [target], workload)
+                    workload = self._paced(bench, target, workload)
                     workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
                     self.arms = [Arm(layout.label, workload) for layout in pair]
                     self.arms += [_again(self.arms[1])] if self.options.aa else []
@@ -195,6 +200,19 @@ class Campaign:
             note = f"{target.label}: no /tokenize: a word is taken for a token, so prompt lengths are not exact"
             if not bench.learn(target, workload) and note not in self.notes:
                 self.notes.append(note)
+
+    def _paced(self, bench: Bench, target: Target, workload: Workload) -> Workload:
+        """Fewer requests a round where a comparison of a slow target would take long, and nobody said how many."""
+        if not self.compared or self.options.requests or not workload.concurrency or workload.open or workload.trace:
+            return workload
+        pace = bench.pace(target, trial(workload))
+        fit = fitted(workload, pace) if pace else workload
+        if pace and fit.requests < workload.requests:
+            self.notes.append(
+                f"{fit.requests} requests a round, not {workload.requests}: {target.label} serves {pace:.1f} a second "
+                "(--requests N for another number)"
+            )
+        return fit
 
     def _fit_together(self, pair: Sequence[Layout]) -> bool:
         """Whether this machine's free GPUs hold both. Without GPUs only on request: cores would be shared."""
