@@ -48,6 +48,10 @@ class EngineAdapter(Protocol):
     """Flags on which prefill and decode must agree, and the value that leaving them out means."""
     simulated: bool
     """It takes no GPU and moves no KV."""
+    pushes: bool
+    """Prefill always writes KV to decode, whatever the topology's direction is by default."""
+    counts_kv: bool
+    """Its metrics count the KV bytes that it hands over."""
     router: str
     """The kind of frontend that serves its workers."""
     together: Mapping[str, Mapping[str, str]]
@@ -79,6 +83,8 @@ class BuiltinRouter:
     """The part of an adapter whose workers dynctl's own frontend serves."""
 
     simulated = False
+    pushes = False
+    counts_kv = True
     router = "builtin"
     together: Mapping[str, Mapping[str, str]] = {}
 
@@ -131,6 +137,21 @@ def refuse_owned_flags(topology: Topology, engine: EngineAdapter) -> None:
                     where=topology.where("roles", role, "args", key),
                     fix=use,
                 )
+
+
+def in_its_direction(topology: Topology, engine: EngineAdapter) -> Topology:
+    """The topology with the one direction that the engine has, if it has but one. UsageError if it names the other."""
+    transport = topology.transport
+    if not engine.pushes or transport.direction == "push":
+        return topology
+    if "direction" in transport.model_fields_set:
+        raise UsageError(
+            f"the workers of {engine.name} push KV",
+            where=topology.where("transport", "direction"),
+            why="prefill writes it into decode's memory; there is no other way in this engine",
+            fix="leave it out, or write `push`",
+        )
+    return topology.model_copy(update={"transport": transport.model_copy(update={"direction": "push"})})
 
 
 def refuse_disagreement(topology: Topology, engine: EngineAdapter) -> None:

@@ -63,6 +63,8 @@ class Dynamo:
 
     router = "dynamo"
     environment = "dynamo"
+    pushes = False
+    counts_kv = True
     together: Mapping[str, Mapping[str, str]] = {}
 
     def service_ports(self, topology: Topology) -> dict[str, dict[str, int]]:
@@ -138,7 +140,7 @@ def _refuse_variables(topology: Topology, spec: RoleSpec, seat: Seat) -> None:
         )
 
 
-def _worker(topology: Topology, seat: Seat, context: EngineContext, argv: tuple[str, ...]) -> ProcessSpec:
+def worker_process(topology: Topology, seat: Seat, context: EngineContext, argv: tuple[str, ...]) -> ProcessSpec:
     """What every worker has in common; `argv` without the interpreter."""
     service = context.service
     assert service is not None  # noqa: S101 - the plan gives one to every engine with services
@@ -186,7 +188,7 @@ class DynamoVllm(Dynamo, Vllm):
         ports = {"system": 1, "rpc": 1}
         if role != "worker":
             ports["side_channel"] = ranks
-        if _sends_events(topology, role):
+        if sends_events(topology, role):
             ports["kv_events"] = ranks
         return ports
 
@@ -194,7 +196,7 @@ class DynamoVllm(Dynamo, Vllm):
         """A worker with vLLM's engine in it."""
         spec = role_spec(topology, seat.role)
         argv = ("-m", "dynamo.vllm", *self._arguments(topology, spec, seat, context))
-        worker = _worker(topology, seat, context, argv)
+        worker = worker_process(topology, seat, context, argv)
         return msgspec.structs.replace(
             worker,
             env={**worker_environment(topology, spec, seat, context), **worker.env},
@@ -208,7 +210,7 @@ class DynamoVllm(Dynamo, Vllm):
     def _arguments(self, topology: Topology, spec: RoleSpec, seat: Seat, context: EngineContext) -> Iterator[str]:
         yield from ("--model", context.model, "--served-model-name", topology.served_name)
         yield from ("--disaggregation-mode", MODES[seat.role])
-        if _sends_events(topology, seat.role):
+        if sends_events(topology, seat.role):
             # vLLM binds where the address has a `*`, and connects where it has none
             events = {
                 "publisher": "zmq",
@@ -220,7 +222,7 @@ class DynamoVllm(Dynamo, Vllm):
         yield from worker_arguments(topology, spec, seat, context)
 
 
-def _sends_events(topology: Topology, role: Role) -> bool:
+def sends_events(topology: Topology, role: Role) -> bool:
     """Of its KV cache to the router: it places prompts, which decode workers don't compute."""
     return _mode(topology) == "kv" and role != "decode"
 
@@ -267,5 +269,5 @@ class DynamoMocker(Dynamo):
             argv += ["--data-parallel-size", str(spec.dp)]
         for key, value in spec.args.items():
             argv += render(flag_name(key), value)
-        worker = _worker(topology, seat, context, tuple(argv))
+        worker = worker_process(topology, seat, context, tuple(argv))
         return msgspec.structs.replace(worker, probes=msgspec.structs.replace(worker.probes, health="/metrics"))

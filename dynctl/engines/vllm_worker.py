@@ -95,23 +95,25 @@ def _cpu_environment(seat: Seat, context: EngineContext) -> dict[str, str]:
 
 
 def _transport_environment(topology: Topology, seat: Seat, context: EngineContext) -> dict[str, str]:
-    """Side channel, UCX's devices, and UCX told to say which protocol it chose.
+    """Side channel, UCX's devices, and what UCX is told for any engine."""
+    env = {
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": seat.address,
+        **({"VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)} if (port := seat.ports.get("side_channel")) else {}),
+        **ucx_environment(context),
+    }
+    said = {**topology.transport.env, **role_spec(topology, seat.role).env}
+    devices = {} if "UCX_NET_DEVICES" in said else _net_devices(seat, context)
+    return {**env, **devices, **topology.transport.env}
+
+
+def ucx_environment(context: EngineContext) -> dict[str, str]:
+    """UCX told to say which protocol it chose.
 
     UCX's own log files are block-buffered by stdio and show the choice long after it was made; its stderr is not
     buffered, so the lines go there and the supervisor parts them from the engine's.
     """
-    env = {
-        "VLLM_NIXL_SIDE_CHANNEL_HOST": seat.address,
-        **({"VLLM_NIXL_SIDE_CHANNEL_PORT": str(port)} if (port := seat.ports.get("side_channel")) else {}),
-        "UCX_LOG_LEVEL": "info",
-        "UCX_LOG_FILE": "stderr",
-        "UCX_PROTO_INFO": "*remote memory*",
-    }
-    if context.emulation_off:
-        env["UCX_PROTO_EMULATION_ENABLE"] = "n"
-    said = {**topology.transport.env, **role_spec(topology, seat.role).env}
-    devices = {} if "UCX_NET_DEVICES" in said else _net_devices(seat, context)
-    return {**env, **devices, **topology.transport.env}
+    env = {"UCX_LOG_LEVEL": "info", "UCX_LOG_FILE": "stderr", "UCX_PROTO_INFO": "*remote memory*"}
+    return {**env, **({"UCX_PROTO_EMULATION_ENABLE": "n"} if context.emulation_off else {})}
 
 
 def _net_devices(seat: Seat, context: EngineContext) -> dict[str, str]:

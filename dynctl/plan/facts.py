@@ -15,6 +15,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     nixl: str | None = None
     torch: str | None = None
     dynamo: str | None = None
+    sglang: str | None = None
+    trtllm: str | None = None
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from dynctl.engines.base import (
     EngineContext,
     ServiceContext,
     adapter,
+    in_its_direction,
     refuse_disagreement,
     refuse_owned_flags,
 )
@@ -43,6 +44,7 @@ def resolve(
     `kept`: workers that run already, by id, and stay where they are.
     """
     engine = adapter(topology)
+    topology = in_its_direction(topology, engine)
     refuse_owned_flags(topology, engine)
     refuse_disagreement(topology, engine)
     facts = _without_gpus(topology, facts) if engine.simulated else facts
@@ -234,8 +236,8 @@ def _url(topology: Topology) -> str:
 
 
 def _kv(topology: Topology, facts: Facts, engine: EngineAdapter) -> KvShape:
-    if not topology.disaggregated:
-        return KvShape()
+    if not topology.disaggregated or not engine.counts_kv:
+        return KvShape(counted=engine.counts_kv)
     on_gpu = facts.hardware.has_gpu()
     dtype, cache_dtype = engine.value_type(topology, "decode", on_gpu=on_gpu)
     block_tokens = engine.block_tokens(topology, "decode", on_gpu=on_gpu)

