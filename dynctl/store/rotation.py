@@ -7,6 +7,7 @@ the last look at the log's size and the truncation is lost; everything before is
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,7 @@ CHUNK_BYTES = 1 << 20
 def rotate(path: Path, *, kept: int = KEPT) -> None:
     """Copies the log to `.1` and truncates it. OSError, the log as it was, where the copy can't be written."""
     partial = path.with_name(f".{path.name}.partial")
+    _require_room(path, kept)
     try:
         with path.open("r+b", buffering=0) as log, partial.open("wb", buffering=0) as copy:
             os.fchmod(copy.fileno(), 0o600)
@@ -34,6 +36,17 @@ def rotate(path: Path, *, kept: int = KEPT) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def _require_room(path: Path, kept: int) -> None:
+    """OSError where the copy would fill the disk, of which every log would lose lines. The oldest goes first."""
+    for oldest in (rotated(path, kept), None):
+        disk = os.statvfs(path.parent)
+        if path.stat().st_size + CHUNK_BYTES <= disk.f_bavail * disk.f_frsize:
+            return
+        if oldest:
+            oldest.unlink(missing_ok=True)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def swap(path: Path) -> Path:

@@ -5,11 +5,48 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.integration.run_harness import Home, has_ended, until
 from tests.integration.test_adoption import lose_supervisor, pids, row
+
+
+def small_disk(place: Path, *options: str) -> None:
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_log_that_the_disk_has_no_room_to_rotate_is_left_whole_and_rotated_later(home: Home) -> None:
+    few = "from dynctl.store import rotation; from dynctl.runtime import rotating\n"
+    home.hook(
+        "_supervise", f"{few}rotation.LIMIT_BYTES, rotation.CHUNK_BYTES, rotating.AGAIN_S = 4 << 20, 1 << 16, 0.1"
+    )
+    home.up()
+    before = home.status()
+    logs = home.run_dir / "logs"
+    small_disk(logs, "size=8m", "mode=700")
+    try:
+        log, line = logs / "decode-0.log", b"x" * 63 + b"\n"
+        log.write_bytes(line * (6 << 20 >> 6))
+        until(lambda: any("can't be rotated" in e["message"] for e in home.events()), "it is said")
+        for number in range(5):  # it looks again, finds no room, and takes none
+            assert home.ask().status_code == 200, number
+            assert shutil.disk_usage(logs).free >= 1 << 20
+        assert log.stat().st_size == 6 << 20
+        assert [path.name for path in logs.iterdir()] == ["decode-0.log"]
+        subprocess.run(["mount", "-o", "remount,size=32m", str(logs)], check=True)
+        until(lambda: log.stat().st_size == 0, "it is rotated once there is room")
+        assert (logs / "decode-0.log.1").stat().st_size == 6 << 20
+        assert sum("can't be rotated" in e["message"] for e in home.events()) == 1
+        after = home.status()
+        assert (after["state"], pids(after)) == ("ready", pids(before))
+    finally:
+        subprocess.run(["umount", "-l", str(logs)], check=True)
 
 
 def test_state_that_cannot_be_written_or_is_removed_is_said_and_written_later(home: Home) -> None:

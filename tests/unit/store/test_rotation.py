@@ -51,6 +51,22 @@ def test_no_more_than_asked_for_are_kept(path: Path) -> None:
     assert [older.read_text() for older in generations(path)] == ["5\n", "4\n", "3\n"][:KEPT]
 
 
+def test_the_oldest_makes_room_where_the_disk_has_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk: room for one log more where the oldest is gone."""
+    for number in range(KEPT):
+        rotated(path, number + 1).write_text(f"{number}\n")
+    write(path, "now\n")
+    free = os.statvfs(path.parent)
+
+    def measured(where: Path) -> os.statvfs_result:
+        blocks = 1 << 20 if not rotated(path, KEPT).exists() else 0
+        return os.statvfs_result((free.f_bsize, 4096, free.f_blocks, blocks, blocks, *tuple(free)[5:]))
+
+    monkeypatch.setattr(os, "statvfs", measured)
+    rotate(path)
+    assert [older.read_text() for older in generations(path)] == ["now\n", "0\n", "1\n"]
+
+
 def test_a_copy_that_fails_leaves_the_log_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, "kept\n")
 
