@@ -72,6 +72,7 @@ def aiperf(load: Load, folder: Path, prefix: Sequence[str] = ()) -> Told:
     argv += ["--isl", str(load.isl), "--osl", str(load.osl), "--extra-inputs", "ignore_eos:true"]
     argv += ["--concurrency", str(load.streams), "--request-count", str(load.requests), "--artifact-dir", str(folder)]
     argv += ["--warmup-request-count", str(load.streams)]
+    argv += ["--no-gpu-telemetry", "--no-server-metrics"]  # it would ask the server besides, as the others do not
     _quietly(argv)
     found = json.loads(next(folder.rglob("profile_export_aiperf.json")).read_text())
     ttft, itl = found["time_to_first_token"], found["inter_token_latency"]
