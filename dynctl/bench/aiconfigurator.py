@@ -6,10 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from dynctl.bench import peer_tool
 from dynctl.bench.aiconfigurator_rows import advice, arguments
 from dynctl.bench.sizing import Advice, Demand
 from dynctl.errors import RuntimeFailure
+from dynctl.preflight import peer_tool
 
 TABLE = "best_config_topn.csv"
 LIMIT_S = 1800.0

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from dynctl.bench import peer_tool
 from dynctl.bench.aiperf_rows import arguments, dataset, samples
 from dynctl.bench.job import Job, Progress, Result
 from dynctl.errors import RuntimeFailure, UsageError
+from dynctl.preflight import peer_tool
 
 EXPORT = "profile_export.jsonl"
 LOOK_S, END_S = 0.2, 10.0

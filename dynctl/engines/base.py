@@ -53,7 +53,7 @@ class EngineAdapter(Protocol):
     counts_kv: bool
     """Its metrics count the KV bytes that it hands over."""
     router: str
-    """The kind of frontend that serves its workers."""
+    """The kind of frontend that serves its workers unless the topology names another."""
     together: Mapping[str, Mapping[str, str]]
     """Of the router's version the beginning, and of what goes with it: names of EngineFacts' fields, and versions."""
 
@@ -93,7 +93,7 @@ class BuiltinRouter:
         return {}
 
     def services(self, topology: Topology, context: ServiceContext) -> tuple[ProcessSpec, ...]:
-        """None: the built-in frontend serves it."""
+        """None: the built-in frontend or vllm-router serves it."""
         return ()
 
 

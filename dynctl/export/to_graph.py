@@ -197,7 +197,7 @@ def _left_out(topology: Topology, speech: Dialect) -> Iterator[str]:
     """Written keys that change nothing in the graph, as dotted paths."""
     yield from (key for key in _LEFT_OUT if key in topology.model_fields_set)
     routing = topology.frontend.routing
-    for key in sorted(topology.frontend.model_fields_set - {"kind"}):
+    for key in sorted(topology.frontend.model_fields_set - ({"kind"} if topology.router != "vllm-router" else set())):
         if (key, routing) == ("routing", "round-robin") or (key == "routing" and routing in ROUTER_MODES):
             continue
         if (key, topology.frontend.port) != ("port", dialect.HTTP_PORT):

@@ -33,7 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     that steer UCX, NIXL or the side channel and are therefore not passed on; `dynctl` is the argv prefix by which
     dynctl re-executes itself; `notes` is what the plan's reader must be told of these facts (another machine's are
     partly assumed). `node`: the node of the topology that these facts are of, `netdev` the network interface that has
-    its address; `elsewhere`: snapshots of the others, as far as there are any.
+    its address; `elsewhere`: snapshots of the others, as far as there are any. `router`: the command of vllm-router.
     """
 
     hardware: Hardware
@@ -48,3 +48,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     node: str = "local"
     netdev: str | None = None
     elsewhere: dict[str, Hardware] = {}
+    router: str | None = None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from dynctl import __version__
+from dynctl.engines import vllm_router
 from dynctl.engines.base import (
     EngineAdapter,
     EngineContext,
@@ -62,7 +63,7 @@ def resolve(
     workers = _workers(topology, facts, engine, seats, transport, service)
     parts = agreed(topology, facts, __version__) if topology.nodes else {}
     exact = topology.model == TINY and not engine.simulated
-    services = engine.services(topology, service) or (_frontend(topology, facts),)
+    services = engine.services(topology, service) or (_frontend(topology, facts, service, workers),)
     return Plan(
         name=topology.name,
         served_name=topology.served_name,
@@ -86,7 +87,7 @@ def resolve(
         agreed=parts,
         digest=digest(parts) if parts else "",
         rdma=facts.hardware.has_rdma(),
-        router=engine.router,
+        router=topology.router,
         simulated=engine.simulated,
     )
 
@@ -104,10 +105,10 @@ def _without_gpus(topology: Topology, facts: Facts) -> Facts:
 
 def _verifies(topology: Topology, engine: EngineAdapter, exact: bool, asked: bool | None) -> bool:
     """Whether tokens through prefill and decode are held against those of decode alone."""
-    if engine.router != "builtin":
+    if topology.router == "dynamo":
         if asked:
             raise UsageError(
-                f"--verify compares with decode alone, which the frontend of {engine.router} can't be asked for",
+                "--verify compares with decode alone, which the frontend of dynamo can't be asked for",
                 fix="leave --verify out",
             )
         return False
@@ -118,9 +119,12 @@ def _service(
     topology: Topology, facts: Facts, engine: EngineAdapter, machine: Machine, kept: Mapping[str, ProcessSpec]
 ) -> ServiceContext:
     """What the services are given. Those that run already keep their ports."""
+    needs = engine.service_ports(topology)
+    if topology.router == "vllm-router":
+        needs = {**needs, vllm_router.FRONTEND: dict(vllm_router.PORTS)}
     ports = {
         name: kept[name].ports if name in kept else {port: machine.ports.take(count) for port, count in wants.items()}
-        for name, wants in engine.service_ports(topology).items()
+        for name, wants in needs.items()
     }
     return ServiceContext(
         python=facts.engine.python,
@@ -180,7 +184,9 @@ def _context(topology: Topology, facts: Facts, seat: Seat, seats: int, own: Sequ
     )
 
 
-def _frontend(topology: Topology, facts: Facts) -> ProcessSpec:
+def _frontend(topology: Topology, facts: Facts, service: ServiceContext, workers: Sequence[ProcessSpec]) -> ProcessSpec:
+    if topology.router == "vllm-router":
+        return vllm_router.frontend(topology, service, facts.router or "vllm-router", workers)
     front = topology.frontend
     argv = [*facts.dynctl, "frontend", "--host", front.host, "--port", str(front.port), "--control", facts.socket]
     argv += ["--drain-timeout", str(DRAIN_S)]
@@ -280,7 +286,7 @@ def _warnings(topology: Topology, facts: Facts, transport: PlannedTransport, eng
             "`transport: {direction: push}` avoids that"
         )
     by_cache = topology.frontend.routing in ("kv", "kv-aware", "cache-aware")
-    if engine.router == "dynamo" and (topology.control.event == "zmq" or by_cache):
+    if topology.router == "dynamo" and (topology.control.event == "zmq" or by_cache):
         found.append(
             "Dynamo's events go over ZMQ sockets that listen on all addresses of this host, whatever they are told: "
             "keep their ports from others by a firewall"

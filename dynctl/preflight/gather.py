@@ -20,6 +20,7 @@ from dynctl.plan.ports import candidates, range_of
 from dynctl.preflight import elsewhere, engine, model
 from dynctl.preflight.others import planned_by, planned_by_others
 from dynctl.preflight.ports import taken_ports
+from dynctl.preflight.router import find_router
 from dynctl.preflight.this_node import own_addresses
 from dynctl.store import paths
 from dynctl.store.run import is_supervised, known_runs
@@ -48,6 +49,7 @@ def gather(topology: Topology, hardware: Hardware | None = None, node: str | Non
         run_dir=str(paths.run_dir(topology.name)),
         socket=str(paths.socket_path(topology.name)),
         dynctl=self_command(),
+        router=find_router(topology),
         taken_ports=_taken(topology, here),
         ambient=tuple(sorted(name for name in os.environ if is_steering(name))),
     )

@@ -95,6 +95,11 @@ class ProofClient:
         self, prompt: str, *, route: str, salt: str, max_tokens: int, logprobs: int | None = None
     ) -> Completion:
         """A streamed greedy completion over `route` ("prefill-0>decode-0", or "decode-0" alone)."""
+        headers = {PAIR_HEADER: route, TOKEN_HEADER: self._token, "content-type": "application/json"}
+        body = msgspec.json.encode(self._document(prompt, salt, max_tokens, logprobs))
+        return await self._stream(route, f"{self._url}/v1/completions", body, headers)
+
+    def _document(self, prompt: str, salt: str, max_tokens: int, logprobs: int | None) -> dict[str, object]:
         body: dict[str, object] = {
             "model": self._model,
             "prompt": prompt,
@@ -108,11 +113,11 @@ class ProofClient:
         }
         if logprobs is not None:
             body["logprobs"] = logprobs
-        headers = {PAIR_HEADER: route, TOKEN_HEADER: self._token, "content-type": "application/json"}
+        return body
+
+    async def _stream(self, route: str, url: str, body: bytes, headers: dict[str, str]) -> Completion:
         try:
-            async with self._http.stream(
-                "POST", f"{self._url}/v1/completions", content=msgspec.json.encode(body), headers=headers
-            ) as response:
+            async with self._http.stream("POST", url, content=body, headers=headers) as response:
                 if response.status_code != 200:
                     text = (await response.aread()).decode(errors="replace")
                     raise ProofError(f"{route}: HTTP {response.status_code}: {text[:500]}")

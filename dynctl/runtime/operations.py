@@ -94,6 +94,11 @@ class Operations:
                 f"another operation on `{run.plan.name}` is under way", fix="`dynctl events -f` shows its progress"
             )
         if isinstance(asked, Scale):
+            if run.plan.router == "vllm-router":
+                raise RunStateError(
+                    f"`{run.plan.name}` can't be scaled: vllm-router is told of its workers when it starts",
+                    fix="change `workers` in the topology and start it anew, or use the built-in frontend",
+                )
             if run.plan.nodes:
                 raise RunStateError(f"`{run.plan.name}` runs on several nodes: workers come and go on one node only")
             return
@@ -111,7 +116,8 @@ class Operations:
         if plan.router != "builtin":
             raise UsageError(
                 f"{process} can't be drained: the router is {plan.router}'s own, and can't be told to pass it over",
-                fix=f"`dynctl restart {process}` ends it in order: it takes itself out, and ends what it has",
+                fix=f"`dynctl restart {process}` restarts it"
+                + (": it takes itself out, and ends what it has" if plan.router == "dynamo" else ""),
             )
 
     async def _carry_out(self, asked: Operation, answer: Answer) -> None:

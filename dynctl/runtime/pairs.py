@@ -40,6 +40,8 @@ class PairsProver:
             await self._proving.serve_alone([worker.id for worker in self._plan.workers()], self._serving.come)
         for process in self._plan.processes:
             await self._serving.come(process.id)
+        if self._plan.router == "vllm-router":
+            await self._proving.through_router()
         if self._plan.verify:
             await self._proving.verify()
 
@@ -49,6 +51,9 @@ class PairsProver:
         if self._plan.router != "builtin" and self._plan.process(process).role == "worker":
             async with asyncio.timeout(self._plan.ready.timeout_s):
                 await self._proving.serve_alone([process], self._serving.come)
+        if self._plan.router == "vllm-router" and process == "frontend":
+            async with asyncio.timeout(self._plan.ready.timeout_s):
+                await self._proving.through_router()
         served = [pair for pair in mine if pair.from_ in self._serving and pair.to in self._serving]
         async with asyncio.timeout(self._plan.ready.timeout_s), asyncio.TaskGroup() as group:
             for pair in pairs_to_prove(tuple(served)):

@@ -116,8 +116,12 @@ class Picture:
         )
 
     def judged(self, state: RunState) -> RunState:
-        """The state of the whole from that of the processes: other nodes may be away, or know better."""
-        if state == "ready" and self.absent:
+        """The state of the whole from that of the processes: other nodes may be away, or know better.
+
+        vllm-router may fail requests although every process is well.
+        """
+        silent = self._plan.router == "vllm-router" and self._observer.frontend().health == "down"
+        if state == "ready" and (self.absent or silent):
             return "degraded"
         if state != "ready" or not self._others:
             return state
@@ -153,8 +157,9 @@ class Picture:
         all_prefills = [p for p in self._processes.values() if p.spec.role == "prefill"]
         text = ", ".join(named)
         if "prefill" in pool and all(process.state != "ready" for process in all_prefills):
-            return f"{text}: no prefill worker is left, decode serves alone"
-        return text or None
+            alone = "no request is served" if self._plan.router == "vllm-router" else "decode serves alone"
+            return f"{text}: no prefill worker is left, {alone}"
+        return text or self._observer.frontend().reason
 
     def own_reason(self, state: RunState) -> str | None:
         """What this node has to say of its own part: why it fails or does not serve, or what it does in its start."""

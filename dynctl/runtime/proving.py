@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,12 +15,13 @@ from dynctl.fabric.verdict import explain, meets
 from dynctl.nodes.seen import LogSeen
 from dynctl.plan.values import Plan, PlannedPair, mover
 from dynctl.proof.client import ProofClient, ProofError
-from dynctl.proof.dynamo import DynamoClient
+from dynctl.proof.clients import client_of
 from dynctl.proof.pair import PairProver
+from dynctl.proof.router import prove_router
 from dynctl.proof.verify import Verification, verify_pair
+from dynctl.runtime.apart import Counts, apart
 from dynctl.store.event import Event
 from dynctl.store.log import EventLog
-from dynctl.telemetry.scrape import EngineSample
 from dynctl.telemetry.status import PairStatus, VerifyStatus
 
 ATTEMPTS = 3
@@ -36,13 +37,6 @@ class Provable(Protocol):
 
     async def seen(self) -> LogSeen:
         """What its log told so far."""
-
-
-class Counts(Protocol):
-    """The figures that are taken from the engines' counters."""
-
-    def proof(self, process_id: str, now: EngineSample | None, *, begins: bool) -> None:
-        """A proof begins or ends there; `now`: its counters, where they can be read."""
 
 
 class Proving:
@@ -89,13 +83,13 @@ class Proving:
 
         `shared`: users' requests go over the same workers meanwhile.
         """
-        async with self._client() as client, asyncio.TaskGroup() as group:
+        async with client_of(self._plan, self._token, self.asked) as client, asyncio.TaskGroup() as group:
             for pair in pairs:
                 group.create_task(self._prove(client, pair, await_end, shared))
 
     async def serve_alone(self, workers: Iterable[str], await_end: Callable[[str], Awaitable[None]]) -> None:
         """Asks each for a token through a router of another's, which may list workers before it knows the way."""
-        async with self._client() as client:
+        async with client_of(self._plan, self._token, self.asked) as client:
             for worker in workers:
                 await await_end(worker)
                 await self._reach(client, worker)
@@ -105,6 +99,22 @@ class Proving:
                     raise RuntimeFailure(f"{worker} does not answer: {error}", where=f"process {worker}") from error
                 self._events.add("gate", "answers through the frontend", process=worker)
 
+    async def through_router(self) -> None:
+        """A request by the router's own choice of workers must be served, and move KV like any other."""
+        workers = [worker.id for worker in self._plan.workers()]
+        async with client_of(self._plan, self._token, self.asked) as client, apart(client, self._counts, workers):
+            try:
+                moved = await prove_router(client, self._plan)
+            except ProofError as error:
+                raise RuntimeFailure(
+                    f"no request goes through the router: {error}", where="process frontend"
+                ) from error
+        self._events.add(
+            "gate",
+            f"a completion through it moved {moved:,} KV bytes" if moved else "a completion through it",
+            process="frontend",
+        )
+
     async def _reach(self, client: ProofClient, *workers: str) -> None:
         if said := await client.reach(*workers):
             self._events.add("gate", said, process="frontend")
@@ -113,7 +123,7 @@ class Proving:
         """Compares tokens over a covering set of pairs. RuntimeFailure when an exact model's tokens differ."""
         decodes = {pair.to: pair for pair in reversed(self._plan.transport.pairs)}
         results = []
-        async with self._client() as client:
+        async with client_of(self._plan, self._token, self.asked) as client:
             for pair in decodes.values():
                 moving = mover(pair, self._plan.transport.direction)
                 try:
@@ -136,18 +146,6 @@ class Proving:
                 elif event.kind == "verify" and (outcome := event.data.get("verification")):
                     self.verification = msgspec.convert(outcome, VerifyStatus)
 
-    def _client(self) -> ProofClient:
-        metrics = {
-            process.id: f"{process.probes.url}{process.probes.metrics}"
-            for process in self._plan.workers()
-            if process.probes.url
-        }
-        plan = self._plan
-        kind = DynamoClient if plan.router == "dynamo" else ProofClient
-        return kind(
-            plan.frontend_url, self._token, plan.served_name, metrics, cert=plan.frontend_cert, asked=self.asked
-        )
-
     async def _prove(
         self, client: ProofClient, pair: PlannedPair, await_end: Callable[[str], Awaitable[None]], shared: bool
     ) -> None:
@@ -167,27 +165,9 @@ class Proving:
                 shared=shared,
                 parts=self._parts,
             )
-            async with self._apart(client, pair):
+            async with apart(client, self._counts, (pair.from_, pair.to)):
                 proven = await self._attempt(prover, pair)
             await self._accept(pair, proven, prover.mover(pair))
-
-    @contextlib.asynccontextmanager
-    async def _apart(self, client: ProofClient, pair: PlannedPair) -> AsyncIterator[None]:
-        """What the engines count meanwhile is none of the users' figures."""
-        ends, counts = (pair.from_, pair.to), self._counts
-        if not counts:
-            yield
-            return
-        before = {end: await _counters(client, end) for end in ends}
-        after: dict[str, EngineSample | None] = {}
-        for end in ends:
-            counts.proof(end, before[end], begins=True)
-        try:
-            yield
-            after = {end: await _counters(client, end) for end in ends}
-        finally:
-            for end in ends:
-                counts.proof(end, after.get(end), begins=False)
 
     async def _attempt(self, prover: PairProver, pair: PlannedPair) -> PairStatus:
         """Proves the pair, again where nothing explains a failure: vLLM gives up a cold handshake after 5 s."""
@@ -290,11 +270,3 @@ class Proving:
 
     def _turn(self, process: str) -> asyncio.Lock:
         return self._turns.setdefault(process, asyncio.Lock())
-
-
-async def _counters(client: ProofClient, process: str) -> EngineSample | None:
-    """None where they can't be read: the proof itself says why."""
-    try:
-        return await client.sample(process)
-    except ProofError:
-        return None

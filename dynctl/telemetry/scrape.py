@@ -58,7 +58,7 @@ def sample(text: str, at: float) -> EngineSample:
     values: dict[str, float] = {}
     buckets: dict[float, float] = {}
     try:
-        for name, labels, value in _samples(text):
+        for name, labels, value in samples(text, WANTED):
             if name == "vllm:inter_token_latency_seconds_bucket":
                 bound = float(labels.get("le", "nan"))
                 buckets[bound] = buckets.get(bound, 0.0) + value
@@ -85,9 +85,10 @@ def totals(text: str, fields: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def _samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+def samples(text: str, beginnings: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of the samples whose lines begin so. ValueError for what is not Prometheus's."""
     # the parser is thorough and slow, and an engine exports a thousand lines: only those that matter are parsed
-    wanted = "\n".join(line for line in text.splitlines() if line.startswith(WANTED)) + "\n"
+    wanted = "\n".join(line for line in text.splitlines() if line.startswith(beginnings)) + "\n"
     for family in text_string_to_metric_families(wanted):
         for item in family.samples:
             yield item.name, item.labels, item.value

@@ -1,4 +1,4 @@
-"""The `control` section: Dynamo's discovery, request and event planes; and what goes with which router."""
+"""The `control` section: Dynamo's discovery, request and event planes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from dynctl.topology.base import Section, Text, Texts, wrong
-from dynctl.topology.frontend_spec import Frontend
-
-DYNAMO_ONLY = ("kv", "random", "direct", "device-aware-weighted")
-BUILTIN_ONLY = ("session",)
-BUILTIN_KEYS = (
-    "resume",
-    "timeouts",
-    "retries",
-    "admission",
-    "decode_alone",
-    "api_keys_file",
-    "tls",
-    "cors_origins",
-    "access_log",
-)
 
 
 def _check_endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,69 +80,3 @@ class Control(Section):
     def uses_nats(self) -> bool:
         """Whether any plane goes over NATS."""
         return "nats" in (self.request, self.event)
-
-
-def check_router(engine: str, router: str, frontend: Frontend, control: Control, *, several_nodes: bool) -> None:
-    """Raises for a router that the engine's workers don't speak with, and for keys that this router does not have."""
-    dynamo = engine.startswith("dynamo-")
-    if dynamo != (router == "dynamo"):
-        raise wrong(
-            f"is {router}, which does not go with the engine {engine}",
-            why="workers of Dynamo register with Dynamo's frontend, and speak its protocol alone"
-            if dynamo
-            else "Dynamo's frontend serves workers that register with Dynamo",
-            fix="leave it out: the engine decides",
-            at=("frontend", "kind"),
-        )
-    if dynamo:
-        _check_dynamo(frontend, control, several_nodes)
-        return
-    for key in ("args", "migration_limit"):
-        if key in frontend.model_fields_set:
-            raise wrong(
-                "is Dynamo's alone",
-                why=f"the frontend of the engine {engine} is the built-in one",
-                fix="leave it out, or use one of the engines dynamo-*",
-                at=("frontend", key),
-            )
-    if frontend.routing in DYNAMO_ONLY:
-        raise wrong(
-            f"is {frontend.routing}, which only Dynamo's frontend has",
-            fix="write `cache-aware` or `least-loaded`, or use one of the engines dynamo-*",
-            at=("frontend", "routing"),
-        )
-    if control.model_fields_set:
-        raise wrong(
-            "is for Dynamo's engines",
-            why=f"the engine is {engine}, whose workers are known to the frontend without it",
-            fix="leave it out, or use one of the engines dynamo-*",
-            at=("control",),
-        )
-
-
-def _check_dynamo(frontend: Frontend, control: Control, several_nodes: bool) -> None:
-    if several_nodes:
-        raise wrong(
-            "names several nodes, which Dynamo's engines can't be started on by this version",
-            why="its discovery, request and event planes are started on one node",
-            fix="leave `nodes` out, or use the engine vllm",
-            at=("nodes",),
-        )
-    for key in BUILTIN_KEYS:
-        if key in frontend.model_fields_set and getattr(frontend, key):
-            raise wrong(
-                "is the built-in frontend's alone",
-                why="the engine is Dynamo's, and so is its frontend",
-                fix="write `migration_limit: 3`" if key == "resume" else "leave it out",
-                at=("frontend", key),
-            )
-    if frontend.routing in BUILTIN_ONLY:
-        raise wrong(
-            f"is {frontend.routing}, which only the built-in frontend has",
-            fix="write `kv`, `round-robin` or `least-loaded`",
-            at=("frontend", "routing"),
-        )
-    for key, used in (("etcd", control.discovery == "etcd"), ("nats", control.uses_nats)):
-        if getattr(control, key) is not None and not used:
-            plane = "`discovery: etcd`" if key == "etcd" else "`request: nats` or `event: nats`"
-            raise wrong("is given, but no plane uses it", fix=f"write {plane}, or leave it out", at=("control", key))

@@ -60,8 +60,8 @@ class Frontend(Section):
         "device-aware-weighted",
     ] = Field(
         default="round-robin",
-        description="How workers are chosen; session is the built-in frontend's alone, kv (cache-aware), random, "
-        "direct and device-aware-weighted Dynamo's.",
+        description="How workers are chosen; kv (cache-aware), direct and device-aware-weighted are Dynamo's, "
+        "random its and vllm-router's.",
         examples=["cache-aware"],
     )
     kind: Literal["builtin", "vllm-router", "dynamo"] | None = Field(
@@ -73,7 +73,7 @@ class Frontend(Section):
     workers: int = Field(default=1, ge=1, le=64, description="Processes of the frontend.", examples=[1])
     args: Args = Field(
         default={},
-        description="Further flags of Dynamo's frontend, verbatim; those that dynctl sets are refused.",
+        description="Further flags of Dynamo's frontend or vllm-router, verbatim; those that dynctl sets are refused.",
         examples=[{"router-conditional-disagg": True}],
     )
     migration_limit: int | None = Field(

@@ -11,7 +11,6 @@ from dynctl.topology.schema import Topology
 
 NOT_YET: dict[Path, tuple[Any, ...]] = {
     ("frontend", "workers"): (1,),
-    ("frontend", "kind"): (None, "dynamo", "builtin"),
 }
 """Path, where `*` is any role, and the values that change nothing and are therefore accepted."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from dynctl.topology.base import NAME_PATTERN, Milliseconds, Section, Text, fits_as_name, wrong
-from dynctl.topology.control import Control, check_router
+from dynctl.topology.control import Control
 from dynctl.topology.frontend_spec import Frontend, Tls, is_loopback
 from dynctl.topology.health import Health
 from dynctl.topology.kv_path import Transport
@@ -16,6 +16,7 @@ from dynctl.topology.node_spec import NodeSpec, check_nodes, check_on, check_spa
 from dynctl.topology.nodes import Origin
 from dynctl.topology.ready import Ready
 from dynctl.topology.roles import Pin, RestartRule, Roles, RoleSpec
+from dynctl.topology.router_fit import check_router
 
 __all__ = [
     "Control",

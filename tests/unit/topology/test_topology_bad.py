@@ -127,7 +127,6 @@ BAD_KEYS = {
     ),
     "frontend on nothing": ("frontend: {on: z}\n", "frontend.on", "has no `nodes`", "leave it out"),
     "several": ("frontend: {workers: 2}\n", "frontend.workers", "not supported by this", "workers: 1"),
-    "kind": ("frontend: {kind: vllm-router}\n", "frontend.kind", "not supported by this", "kind: builtin"),
     "routing": ("frontend: {routing: magic}\n", "frontend.routing", "must be one of round-robin, ", "round-robin"),
 }
 

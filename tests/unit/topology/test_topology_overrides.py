@@ -74,7 +74,7 @@ def test_items_of_a_list() -> None:
         ("served_name=*a", "has no anchor"),
         ("served_name=\udc80", "control character"),
         ("roles=[]", "`roles` must be a mapping"),
-        ("frontend.kind=vllm-router", "not supported by this version"),
+        ("frontend.kind=dynamo", "does not go with the engine"),
     ],
 )
 def test_errors_name_the_override(override: str, cause: str) -> None:

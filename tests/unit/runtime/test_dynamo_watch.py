@@ -11,9 +11,9 @@ import httpx
 from dynctl.frontend.messages import Report
 from dynctl.plan.facts import EngineFacts
 from dynctl.plan.values import Plan
+from dynctl.runtime.dynamo_watch import DynamoWatch
 from dynctl.runtime.observer import Observer
 from dynctl.runtime.proving import Proving
-from dynctl.runtime.routed import Routed
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunStore
 from tests.unit.plan.machines import CPU_1P1D, made
@@ -51,7 +51,7 @@ def refuse(_request: httpx.Request) -> httpx.Response:
 
 async def said(run: Run) -> list[str]:
     async with run.http:
-        await Routed(run).look()
+        await DynamoWatch(run).look()
     run.events.close()
     return [report.health for report in run.reports]
 
