@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httpx
 
@@ -50,39 +51,57 @@ def _client(headers: Mapping[str, str], cert: str | None) -> httpx.Client:
 def vocabulary(
     url: str, headers: Mapping[str, str], model: str, *, chat: bool, cert: str | None = None
 ) -> Vocabulary | None:
-    """How the target's own tokenizer counts our words; None where it has no `/tokenize`.
+    """How the target's own tokenizer counts our words: as its `/tokenize` says, or the `usage` of one-token answers.
 
-    Every word is counted after a space and after another word, whose own count is taken off.
+    None where it tells neither. Every word is counted after a space and after another word, whose own count is taken
+    off.
     """
     with _client(headers, cert) as http:
 
-        def count(text: str) -> int | None:
-            body: dict[str, object] = {"model": model}
-            if chat:
-                body["messages"] = [{"role": "user", "content": text}]
-            else:
-                body["prompt"] = text
-            try:
-                answer = http.post(f"{url}/tokenize", json=body)
-                return int(answer.json()["count"]) if answer.status_code == 200 else None
-            except (httpx.HTTPError, ValueError, KeyError, TypeError):
-                return None
+        def by_tokenize(text: str) -> int | None:
+            return _number(http, f"{url}/tokenize", _asked(model, text, chat=chat), "count")
 
-        base = count(" the")
-        twice = count(" the the")
-        if base is None or twice is None:
-            return None
-        overhead = base - (twice - base)
-        tokens = {}
-        for word in WORDS:
-            found = count(f" the {word}")
-            if found is not None and found > base:
-                tokens[word] = found - base
-        candidates = (*FILLER, *(f" {word}" for word in tokens))
-        filler = next((piece for piece in candidates if (count(f" the{piece}") or 0) - base == 1), None)
+        def by_usage(text: str) -> int | None:
+            path = "/v1/chat/completions" if chat else "/v1/completions"
+            body = {**_asked(model, text, chat=chat), "max_tokens": 1}
+            return _number(http, url + path, body, "usage", "prompt_tokens")
+
+        for count in (by_tokenize, by_usage):
+            if found := _counted(count):
+                return found
+    return None
+
+
+def _asked(model: str, text: str, *, chat: bool) -> dict[str, object]:
+    return {"model": model, **({"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text})}
+
+
+def _number(http: httpx.Client, url: str, body: Mapping[str, object], *path: str) -> int | None:
+    """The number that is found there in the answer; None for an answer without one."""
+    try:
+        answer = http.post(url, json=body)
+        found: Any = answer.json() if answer.status_code == 200 else {}
+        for key in path:
+            found = found[key]
+        return int(found)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _counted(count: Callable[[str], int | None]) -> Vocabulary | None:
+    base, twice = count(" the"), count(" the the")
+    if base is None or twice is None:
+        return None
+    tokens = {}
+    for word in WORDS:
+        found = count(f" the {word}")
+        if found is not None and found > base:
+            tokens[word] = found - base
+    candidates = (*FILLER, *(f" {word}" for word in tokens))
+    filler = next((piece for piece in candidates if (count(f" the{piece}") or 0) - base == 1), None)
     if filler is None or not tokens:
         return None
-    return Vocabulary(tokens=tokens, filler=filler, overhead=overhead)
+    return Vocabulary(tokens=tokens, filler=filler, overhead=base - (twice - base))
 
 
 def engine_sample(url: str) -> EngineSample | None:

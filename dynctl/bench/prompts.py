@@ -55,7 +55,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def guessed_vocabulary() -> Vocabulary:
-    """For targets without `/tokenize`: a token per word, which most large vocabularies have."""
+    """For targets that don't count tokens: a token per word, which most large vocabularies have."""
     return Vocabulary(tokens=dict.fromkeys(WORDS, 1), filler=FILLER[0])
 
 

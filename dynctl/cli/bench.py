@@ -197,7 +197,7 @@ class Campaign:
 
     def _learn(self, bench: Bench, targets: Sequence[Target], workload: Workload) -> None:
         for target in targets:
-            note = f"{target.label}: no /tokenize: a word is taken for a token, so prompt lengths are not exact"
+            note = f"{target.label}: no /tokenize and no usage: a word is taken for a token, prompts are not exact"
             if not bench.learn(target, workload) and note not in self.notes:
                 self.notes.append(note)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mock_stream import DONE, HEAD, Mock, Writer, end, send, token
+from tests.integration.mock_stream import DONE, HEAD, Mock, Writer, end, send, token, usage
 from tests.integration.run_harness import Home
 
 QUICK = ("--isl", "40", "--osl", "6", "--concurrency", "2", "--requests", "8")
@@ -125,6 +125,34 @@ def test_a_target_with_neither_tokenizer_nor_usage(home: Home) -> None:
     assert document["runs"][0]["requests"] == 8, done.err
     assert any("no /tokenize" in note for note in document["notes"])
     assert any("no usage" in note for note in document["notes"])
+
+
+def test_a_target_without_a_tokenizer_counts_by_its_usage(home: Home) -> None:
+    """As Dynamo's frontend: prompts have the lengths that were asked for, in its own tokens."""
+
+    def tokens(body: bytes) -> int:
+        """Three for what it adds to every prompt, then one for every two letters."""
+        text: str = json.loads(body)["prompt"]
+        return 3 + sum((len(word) + 1) // 2 for word in text.split())
+
+    async def reply(writer: Writer, number: int) -> None:
+        body = mock.bodies[number]
+        if b"max_tokens" not in body:
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+        elif b"stream" not in body:
+            whole = json.dumps({"usage": {"prompt_tokens": tokens(body)}}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(whole), whole))
+        else:
+            lengths.append(tokens(body))
+            writer.write(HEAD)
+            await send(writer, token() + token() + usage(lengths[-1], 2) + DONE)
+            await end(writer)
+
+    lengths: list[int] = []
+    with Mock(reply) as mock:
+        done = home.run("bench", "--url", f"{mock.url}/v1", "--model", "m", *QUICK, "--json")
+    assert not any("exact" in note or "longer or shorter" in note for note in done.json()["notes"]), done.err
+    assert set(lengths) == {int(QUICK[QUICK.index("--isl") + 1])}
 
 
 def test_a_target_that_refuses_everything_is_invalid(home: Home) -> None:
