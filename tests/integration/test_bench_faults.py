@@ -41,7 +41,7 @@ def completions(reply: Reply) -> Callable[[Mock], Reply]:
 
         async def answer(writer: Writer, number: int) -> None:
             nonlocal asked
-            if b"max_tokens" not in mock.bodies[number]:
+            if b'"stream":true' not in mock.bodies[number]:
                 writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 return
             asked += 1
