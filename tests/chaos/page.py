@@ -29,8 +29,6 @@ by `python -m tests.chaos.page` from what `--json` keeps; each row is one play.
   deployment at a raised priority. A real worker's restart took one and a half to three minutes there.
 - SIGTERM of vLLM: an engine core waits for its worker for 5 s and only then ends; the core of a server ends
   about half a second after the signal, before the server does. Both are noticed as the first of them ends.
-- Of real engines, rows that say `noticed after` are plays from before detection was measured like that: they count from
-  the signal, because the end came after what was noticed first, or because the test heard of it later than the run did.
 - SIGKILL of `up` with real engines: no process and no segment was left in ten moments; in two, semaphores were, which
   the maps of their maker show as deleted. Since then they are known by inode; that was not played again. In the first
   moment torch's and vLLM's own temporary directories were new, too.
