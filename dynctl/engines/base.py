@@ -111,6 +111,18 @@ def adapter(topology: Topology) -> EngineAdapter:
     return found
 
 
+def refuse_frontend_flags(topology: Topology, owned: Mapping[str, str]) -> None:
+    """UsageError for a flag of `frontend.args` that dynctl sets. `owned`: what to use instead, by flag."""
+    for key in topology.frontend.args:
+        name = flag_name(key).removeprefix("no-")
+        if use := next((use for flag, use in owned.items() if flag.startswith(name)), None):
+            raise UsageError(
+                f"`{key}` is set by dynctl and can't be given in args",
+                where=topology.where("frontend", "args", key),
+                fix=use,
+            )
+
+
 def flag_name(key: str) -> str:
     """A flag as users may write it (`--max_model_len`, `max-model-len`, `tp`) in its one spelling without dashes.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from dynctl.engines import dynamo_planes as control
-from dynctl.engines.base import EngineContext, ServiceContext, flag_name
+from dynctl.engines.base import EngineContext, ServiceContext, flag_name, refuse_frontend_flags
 from dynctl.engines.dynamo_log import CAUSES, FRONTEND_PHASES, WORKER_PHASES
 from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec, Restart, Role, Seat
 from dynctl.engines.vllm import VITAL, Vllm
@@ -73,7 +73,7 @@ class Dynamo:
 
     def services(self, topology: Topology, context: ServiceContext) -> tuple[ProcessSpec, ...]:
         """etcd and NATS where the run has its own, and Dynamo's frontend, which starts once these serve."""
-        _refuse_frontend_flags(topology)
+        refuse_frontend_flags(topology, FRONTEND_FLAGS)
         made = {control.ETCD: control.etcd, control.NATS: control.nats}
         own = tuple(made[name](context) for name in control.needed(topology))
         return (*own, frontend(topology, context))
@@ -111,17 +111,6 @@ def frontend(topology: Topology, context: ServiceContext) -> ProcessSpec:
 def _mode(topology: Topology) -> str:
     """Dynamo's word for the routing."""
     return "kv" if topology.frontend.routing in ("cache-aware", "kv-aware") else topology.frontend.routing
-
-
-def _refuse_frontend_flags(topology: Topology) -> None:
-    for key in topology.frontend.args:
-        name = flag_name(key).removeprefix("no-")
-        if use := next((use for flag, use in FRONTEND_FLAGS.items() if flag.startswith(name)), None):
-            raise UsageError(
-                f"`{key}` is set by dynctl and can't be given in args",
-                where=topology.where("frontend", "args", key),
-                fix=use,
-            )
 
 
 def _refuse_variables(topology: Topology, spec: RoleSpec, seat: Seat) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from dynctl.engines.base import ServiceContext, flag_name
+from dynctl.engines.base import ServiceContext, flag_name, refuse_frontend_flags
 from dynctl.engines.spec import LogCause, LogPhase, Probes, ProcessSpec
 from dynctl.engines.vllm_worker import render
-from dynctl.errors import UsageError
 from dynctl.topology.router_fit import POLICIES
 from dynctl.topology.schema import Topology
 
@@ -73,14 +72,7 @@ def _workers(workers: Sequence[ProcessSpec]) -> Iterator[str]:
 def _rest(topology: Topology) -> Iterator[str]:
     """The topology's `args`, and what it needs to notice within seconds what by its own defaults takes minutes."""
     given = {flag_name(key): value for key, value in topology.frontend.args.items()}
-    for key in topology.frontend.args:
-        name = flag_name(key).removeprefix("no-")
-        if use := next((use for flag, use in OWNED_FLAGS.items() if flag.startswith(name)), None):
-            raise UsageError(
-                f"`{key}` is set by dynctl and can't be given in args",
-                where=topology.where("frontend", "args", key),
-                fix=use,
-            )
+    refuse_frontend_flags(topology, OWNED_FLAGS)
     every_s = str(math.ceil(topology.health.canary_s))
     quick = {
         "health-check-interval-secs": every_s,
