@@ -19,6 +19,9 @@ FAKE_NAMES = ("psm_fake_*",)
 SOCKETS = "????????-????-4???-????-????????????"
 """As vLLM names those of its own."""
 TEMPORARY = Path("/tmp")  # noqa: S108 - looked at, not written
+ENGINES_OWN = ("dynctl-", "vllm_dist_", "torchinductor_")
+"""Names in the temporary directory that hold up nobody: dynctl's own, the files by which vLLM's processes first meet,
+and torch's cache. A vLLM that is killed leaves them, whoever kills it."""
 
 
 class Leftovers:
@@ -38,7 +41,7 @@ class Leftovers:
     def _files(self) -> set[str]:
         places = [(self._home.dir / "tmp", "*"), *self._shared]
         found = [path for place, pattern in places for path in place.glob(pattern)]
-        return {str(path) for path in found if not path.name.startswith("dynctl-")}
+        return {str(path) for path in found if not path.name.startswith(ENGINES_OWN)}
 
     def _ports(self) -> set[int]:
         planned: set[int] = set()
