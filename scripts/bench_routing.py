@@ -36,7 +36,11 @@ START_S = 600
 
 
 class Workload(NamedTuple):
-    """Conversations of a round, so many at a time; words of the first and of every further message of the user."""
+    """Conversations of a round, so many at a time; words of the first and of every further message of the user.
+
+    Between answer and next message the user thinks for up to `think_s`: else an even number of conversations would take
+    turns in step with two workers, and round-robin would send each always to the same.
+    """
 
     conversations: int = 8
     at_once: int = 3
@@ -44,6 +48,7 @@ class Workload(NamedTuple):
     first_words: int = 900
     next_words: int = 100
     answer_tokens: int = 16
+    think_s: float = 1.0
 
 
 class Turn(NamedTuple):
@@ -172,6 +177,7 @@ async def _converse(
         async with places:
             answer, ttft_ms = await _ask(client, url, said, workload.answer_tokens)
         said.append({"role": "assistant", "content": answer})
+        await asyncio.sleep(chance.uniform(0, workload.think_s))
         turns.append(Turn(number, ttft_ms))
     return turns
 
