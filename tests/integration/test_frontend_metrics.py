@@ -14,6 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from promlint import problems
 from stub_engine import StubEngine, hang_up, prefill_reply, reply, silent, stream, text_event
 
+from dynctl.frontend.admission import AdmissionLimits
+from dynctl.frontend.shaping import Shaping
+
 DONE = b"data: [DONE]\n\n"
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
 MANY = stream(*(text_event(letter) for letter in "abcdef"), DONE)
@@ -86,8 +89,16 @@ async def test_load_is_shown_by_worker_while_it_lasts() -> None:
 
 @on_uvloop
 async def test_prometheus_finds_no_fault_and_grafana_every_metric() -> None:
-    async with StubEngine(prefill_reply()) as p, StubEngine(MANY) as d, Router() as router:
+    shaping = Shaping(admission=AdmissionLimits(running=1, queue=0), alone=1)
+    async with StubEngine(prefill_reply()) as p, StubEngine(MANY) as d, Router(shaping=shaping) as router:
         router.table(prefill_0=p.url, decode_0=d.url)
+        p.script = silent()
+        waiting = asyncio.create_task(router.ask())
+        await until(lambda: bool(p.asked))
+        assert (await router.ask()).status_code == 429
+        waiting.cancel()
+        await router.record(2)
+        p.script = prefill_reply()
         router.app.metrics.window({"transfer": 6.5, "gigabytes_per_s": 2.0})
         for _ in range(2):
             await router.ask()
