@@ -15,6 +15,18 @@ MODE_FLAG = "disaggregation-mode"
 KV_TRANSFER_FLAG = "kv-transfer-config"
 KV_EVENTS_FLAG = "kv-events-config"
 ROUTER_FLAG, ROUTER_VARIABLE = "router-mode", "DYN_ROUTER_MODE"
+ROUTER_MODES: dict[str, str] = {
+    "least-loaded": "least-loaded",
+    "power-of-two": "power-of-two",
+    "random": "random",
+    "direct": "direct",
+    "device-aware-weighted": "device-aware-weighted",
+    "cache-aware": "kv",
+    "kv-aware": "kv",
+    "kv": "kv",
+}
+"""Dynamo's `--router-mode` by the topology's word, its own word last; round-robin is its default."""
+MIGRATION_FLAG = "migration-limit"
 PORT_FLAG, PORT_VARIABLE = "http-port", "DYN_HTTP_PORT"
 HTTP_PORT = 8000
 """Where the operator expects a frontend."""

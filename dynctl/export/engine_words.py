@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from dynctl.errors import UsageError
@@ -67,18 +68,9 @@ class Worker:
             self._kv_transfer(flag)
             return
         elif speech.fixed.get(flag.name) != value or value is None:
-            self._argument(flag)
+            take(flag, self.args, self._owned)
             return
         flag.done()
-
-    def _argument(self, flag: Flag) -> None:
-        if use := self._owned.get(flag.name):
-            flag.leave(f"dynctl sets it: {use}")
-        elif flag.name in self.args or not _FLAG_NAME.fullmatch(flag.name):
-            flag.leave("given twice" if flag.name in self.args else "not the name of a flag")
-        else:
-            self.args[flag.name] = True if flag.value is None else _number(flag.value)
-            flag.done()
 
     def _kv_transfer(self, flag: Flag) -> None:
         """vLLM's connector, as far as it is NIXL's."""
@@ -103,6 +95,17 @@ class Worker:
         config.pop("kv_role", None)  # it follows from the role
         if config:
             flag.leave(f"its {', '.join(config)}: dynctl sets what there is to set")
+        flag.done()
+
+
+def take(flag: Flag, args: dict[str, Any], owned: Mapping[str, str]) -> None:
+    """Adds the flag to a topology's `args`, or marks why it is left out. `owned`: what to use instead, by flag."""
+    if use := owned.get(flag.name):
+        flag.leave(f"dynctl sets it: {use}")
+    elif flag.name in args or not _FLAG_NAME.fullmatch(flag.name):
+        flag.leave("given twice" if flag.name in args else "not the name of a flag")
+    else:
+        args[flag.name] = True if flag.value is None else _number(flag.value)
         flag.done()
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
+from dynctl.engines.dynamo import FRONTEND_FLAGS
 from dynctl.export import dialect
 from dynctl.export.cursor import Left
-from dynctl.export.engine_words import Worker
+from dynctl.export.engine_words import Worker, take
 from dynctl.export.environment_of import share_out
 from dynctl.export.find_graph import READERS, find_graph
 from dynctl.export.graph import Kind
 from dynctl.export.k8s_settings import KEY
 from dynctl.export.reading import Part
 from dynctl.export.roles_of import roles_of
-from dynctl.export.to_graph import NAMES, NO_RDMA, RDMA, ROUTER_MODES
+from dynctl.export.to_graph import NAMES, NO_RDMA, RDMA
 from dynctl.export.words import flags_of
 from dynctl.topology.nodes import Node
-from dynctl.topology.schema import Frontend, as_name
+from dynctl.topology.schema import as_name
 
 OPERATORS_SHARED_MEMORY = "8Gi"
 NO_WORD = "a topology has no key for it"
@@ -60,16 +61,19 @@ def _said(data: Data) -> Data:
 
 
 def _frontend(front: Part, workers: dict[str, Worker]) -> Data:
-    mode = port = None
+    mode = port = migrations = None
+    args: Data = {}
     for flag in flags_of(front.container.words):
         if flag.name == dialect.ROUTER_FLAG and _routing(flag.value):
             mode = flag.value
-            flag.done()
         elif flag.name == dialect.PORT_FLAG and (flag.value or "").isdecimal():
             port = flag.value
-            flag.done()
+        elif flag.name == dialect.MIGRATION_FLAG and (flag.value or "").isdecimal():
+            migrations = flag.value
         else:
-            flag.leave(NO_WORD)
+            take(flag, args, FRONTEND_FLAGS)
+            continue
+        flag.done()
     for name in (dialect.ROUTER_VARIABLE, dialect.PORT_VARIABLE):
         if variable := front.env.get(name):
             value = variable.get("value").peek() or ""
@@ -91,6 +95,8 @@ def _frontend(front: Part, workers: dict[str, Worker]) -> Data:
         {
             "routing": routing if routing != "round-robin" else None,
             "port": int(port) if port and int(port) != dialect.HTTP_PORT else None,
+            "migration_limit": int(migrations) if migrations else None,
+            "args": args,
         }
     )
 
@@ -99,8 +105,7 @@ def _routing(mode: str | None) -> str | None:
     """The topology's word for a router mode; None where it has none."""
     if mode == "round-robin":
         return mode
-    known = get_args(Frontend.model_fields["routing"].annotation)
-    return next((word for word in reversed(ROUTER_MODES) if ROUTER_MODES[word] == mode and word in known), None)
+    return next((word for word in reversed(dialect.ROUTER_MODES) if dialect.ROUTER_MODES[word] == mode), None)
 
 
 def _role(worker: Worker) -> Data:

@@ -27,7 +27,7 @@ class PodSettings(Section):
     working_dir: Text | None = None
     secret: Dns | None = None
     shared_memory: Annotated[str, StringConstraints(pattern=QUANTITY)] | None = None
-    volumes: dict[Dns, Annotated[str, StringConstraints(pattern="^/")]] = Field(default={})
+    volumes: dict[Dns, Annotated[str, StringConstraints(pattern="^/[^:]*$")]] = Field(default={})
     env: Env = Field(default={})
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from msgspec import structs
 
-from dynctl.engines.base import flag_name, refuse_disagreement, refuse_owned_flags
+from dynctl.engines.base import flag_name, refuse_disagreement, refuse_frontend_flags, refuse_owned_flags
+from dynctl.engines.dynamo import FRONTEND_FLAGS
 from dynctl.errors import UsageError
 from dynctl.export import dialect
 from dynctl.export.dialect import Dialect
@@ -35,9 +36,7 @@ NAMES: dict[Kind, str] = {
     "decode": "DecodeWorker",
     "worker": "Worker",
 }
-ROUTER_MODES = {"least-loaded": "least-loaded", "power-of-two": "power-of-two", "cache-aware": "kv", "kv": "kv"}
-"""Dynamo's `--router-mode`; round-robin is its default."""
-_LEFT_OUT = ("python", "nodes", "secret_file", "ready", "health", "slo")
+_LEFT_OUT = ("python", "nodes", "control", "secret_file", "ready", "health", "slo")
 
 
 def to_graph(topology: Topology, image: str | None = None) -> tuple[Graph, tuple[str, ...]]:
@@ -59,6 +58,7 @@ def to_graph(topology: Topology, image: str | None = None) -> tuple[Graph, tuple
                 why="a pod runs an image with Dynamo and the engine; which one depends on the cluster's drivers",
                 fix="`--image nvcr.io/nvidia/ai-dynamo/vllm-runtime:VERSION`, or `x-k8s: {image: ...}` in the file",
             )
+    _refuse_ambiguous(topology, (front, *workers))
     graph = Graph(
         name=chosen.name or topology.name.rstrip("-"),
         namespace=chosen.namespace,
@@ -82,6 +82,8 @@ def _refuse(topology: Topology, speech: Dialect) -> None:
     if owner := dialect.adapter_of(speech):
         refuse_owned_flags(topology, owner)
         refuse_disagreement(topology, owner)
+    if topology.router == "dynamo":
+        refuse_frontend_flags(topology, FRONTEND_FLAGS)
     derived = {*speech.model, speech.served, *speech.fixed, *sum(speech.sizes.values(), ()), *dialect.DERIVED}
     for name, role in topology.roles.present():
         for key in role.args:
@@ -98,6 +100,26 @@ def _refuse(topology: Topology, speech: Dialect) -> None:
                     where=topology.where("roles", name, size),
                     fix="write the engine's own flag into `args`",
                 )
+
+
+def _refuse_ambiguous(topology: Topology, components: tuple[Component, ...]) -> None:
+    """Kubernetes knows components by name, and mounts by path."""
+    names: set[str] = set()
+    for component in components:
+        where = topology.where("x-k8s", "components", component.kind)
+        if component.name.lower() in names:
+            raise UsageError(
+                f"two components are named `{component.name}`",
+                where=where,
+                why="a graph tells its components apart by name, whatever the case of the letters",
+                fix="give each a name of its own",
+            )
+        names.add(component.name.lower())
+        paths = list(component.volumes.values())
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise UsageError(
+                f"{component.name} mounts two volumes at {twice}", where=where, fix="give each a path of its own"
+            )
 
 
 def _pod(kind: Kind, chosen: K8sSettings) -> Component:
@@ -117,12 +139,21 @@ def _pod(kind: Kind, chosen: K8sSettings) -> Component:
 
 
 def _frontend(topology: Topology, chosen: K8sSettings) -> Component:
-    mode = ROUTER_MODES.get(topology.frontend.routing)
     return structs.replace(
         _pod("frontend", chosen),
         command=("python3", "-m", dialect.FRONTEND_MODULE),
-        args=(f"--{dialect.ROUTER_FLAG}", mode) if mode else (),
+        args=tuple(_router_arguments(topology)),
     )
+
+
+def _router_arguments(topology: Topology) -> Iterator[str]:
+    front = topology.frontend
+    if mode := dialect.ROUTER_MODES.get(front.routing):
+        yield from (f"--{dialect.ROUTER_FLAG}", mode)
+    if topology.router == "dynamo":  # else they are another router's
+        if front.migration_limit is not None:
+            yield from (f"--{dialect.MIGRATION_FLAG}", str(front.migration_limit))
+        yield from dialect.flags(front.args)
 
 
 def _worker(topology: Topology, kind: Kind, role: RoleSpec, chosen: K8sSettings, speech: Dialect) -> Component:
@@ -174,7 +205,7 @@ def _arguments(topology: Topology, kind: Kind, role: RoleSpec, speech: Dialect) 
         if speech.framework == "vllm":
             yield from (f"--{dialect.KV_TRANSFER_FLAG}", _kv_transfer(topology, kind))
     # the router follows the caches where prompts are computed
-    if kind != "decode" and speech.framework == "vllm" and ROUTER_MODES.get(topology.frontend.routing) == "kv":
+    if kind != "decode" and speech.framework == "vllm" and dialect.ROUTER_MODES.get(topology.frontend.routing) == "kv":
         yield from (f"--{dialect.KV_EVENTS_FLAG}", dialect.KV_EVENTS)
 
 
@@ -196,12 +227,12 @@ def _kv_transfer(topology: Topology, kind: Kind) -> str:
 def _left_out(topology: Topology, speech: Dialect) -> Iterator[str]:
     """Written keys that change nothing in the graph, as dotted paths."""
     yield from (key for key in _LEFT_OUT if key in topology.model_fields_set)
-    routing = topology.frontend.routing
-    for key in sorted(topology.frontend.model_fields_set - ({"kind"} if topology.router != "vllm-router" else set())):
-        if (key, routing) == ("routing", "round-robin") or (key == "routing" and routing in ROUTER_MODES):
-            continue
-        if (key, topology.frontend.port) != ("port", dialect.HTTP_PORT):
-            yield f"frontend.{key}"
+    routing, written = topology.frontend.routing, topology.frontend.model_fields_set
+    said = {"kind"} if topology.router != "vllm-router" else set()
+    said |= {"args", "migration_limit"} if topology.router == "dynamo" else set()
+    said |= {"routing"} if routing == "round-robin" or routing in dialect.ROUTER_MODES else set()
+    said |= {"port"} if topology.frontend.port == dialect.HTTP_PORT else set()
+    yield from (f"frontend.{key}" for key in sorted(written - said))
     if speech.framework != "vllm":
         for key in ("backend", "lease_s", "connector"):
             if key in topology.transport.model_fields_set:

@@ -1,7 +1,8 @@
 """JSON schemas of what dynctl writes of a DynamoGraphDeployment, strict: a field that is not here is a mistake.
 
-Names, types and bounds are those of the operator's published API types (nvidia.com v1beta1 and v1alpha1, Dynamo 1.6);
-of Kubernetes's pods only the fields that a graph of dynctl's can have.
+Names, types and bounds are those of the operator's published API types and CRD (nvidia.com v1beta1 and v1alpha1; docs/
+export.md says which versions they were compared with); of Kubernetes's pods only the fields that a graph of dynctl's
+can have.
 """
 
 from __future__ import annotations

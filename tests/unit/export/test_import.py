@@ -138,8 +138,21 @@ def test_routing_comes_from_flags_or_the_environment() -> None:
         {"name": "DYN_HTTP_PORT", "value": "8080"},
     ]
     variable = imported(yaml.safe_dump(document))[0]
-    assert flag.frontend.routing == variable.frontend.routing != "round-robin"
+    assert flag.frontend.routing == variable.frontend.routing == "kv"
     assert variable.frontend.port == 8080
+
+
+def test_the_routers_flags_come_back_but_for_those_that_dynctl_sets() -> None:
+    document = written(topology(engine="dynamo-vllm", frontend={"routing": "direct", "migration_limit": 3}))
+    words = main(document, "Frontend")["args"]
+    assert words == ["--router-mode", "direct", "--migration-limit", "3"]
+    words += ["--router-temperature", "0.5", "--router-conditional-disagg", "--namespace", "mine"]
+    made, left = imported(yaml.safe_dump(document))
+    assert made.frontend.routing == "direct"
+    assert made.frontend.migration_limit == 3
+    assert made.frontend.args == {"router-temperature": "0.5", "router-conditional-disagg": True}
+    assert ["--namespace" in one.why and "control.namespace" in one.why for one in left] == [True]
+    assert main(written(made), "Frontend")["args"] == words[:-2]
 
 
 BAD: dict[str, tuple[Any, str, str]] = {

@@ -83,6 +83,14 @@ def test_a_router_that_follows_caches_is_told_of_them() -> None:
     assert "--kv-events-config" not in main(document, "DecodeWorker")["args"]
 
 
+def test_the_routers_own_settings_go_with_it() -> None:
+    made = topology(engine="dynamo-vllm", frontend={"migration_limit": 2, "args": {"router_ttl_secs": 9}})
+    graph, left = to_graph(made)
+    assert graph.components[0].args == ("--migration-limit", "2", "--router-ttl-secs", "9")
+    assert left == ()
+    assert to_graph(topology(engine="dynamo-vllm", control={"discovery": "etcd"}))[1] == ("control",)
+
+
 def test_settings_of_one_component_go_before_those_of_all() -> None:
     k8s = {"image": IMAGE, "env": {"A": "1", "B": "1"}, "components": {"decode": {"image": "i:2", "env": {"B": "2"}}}}
     document = written(topology(**{"x-k8s": k8s, "transport": {"require": "tcp"}}))
@@ -125,6 +133,21 @@ def test_nothing_is_named_where_nothing_is_left_out() -> None:
         ({"x-k8s": {"image": IMAGE, "shared_memory": "many"}}, "`x-k8s.shared_memory` is wrong", "t.yaml:12"),
         ({"x-k8s": [1]}, "`x-k8s` is wrong", "t.yaml:10 x-k8s"),
         ({"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 3}}}}, "over 3 pods", "components.decode.nodes"),
+        (
+            {"x-k8s": {"image": IMAGE, "components": {"decode": {"name": "frontend"}}}},
+            "two components are named `frontend`",
+            "components.decode",
+        ),
+        (
+            {"x-k8s": {"image": IMAGE, "volumes": {"a": "/m"}, "components": {"decode": {"volumes": {"b": "/m"}}}}},
+            "DecodeWorker mounts two volumes at /m",
+            "components.decode",
+        ),
+        (
+            {"engine": "dynamo-vllm", "frontend": {"args": {"router-mode": "kv"}}},
+            "`router-mode` is set by dynctl",
+            "frontend.args.router-mode",
+        ),
         ({"roles": {"worker": {"args": {"kv-transfer-config": "{}"}}}}, "set by dynctl", "roles.worker.args"),
         ({"roles": {"worker": {"args": {"disaggregation-mode": "agg"}}}}, "set by dynctl", "roles.worker.args"),
         ({"engine": "trtllm", "roles": {"worker": {"dp": 2}}}, "has no flag for", "roles.worker.dp"),

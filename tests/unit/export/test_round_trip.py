@@ -39,8 +39,18 @@ POD = st.fixed_dictionaries(
         "working_dir": st.just("/w"),
         "secret": st.just("s"),
         "shared_memory": st.sampled_from(["0", "16Gi", "1.5Gi"]),
-        "volumes": st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["/a", "/b"])),
+        "volumes": st.sampled_from([{}, {"a": "/a"}, {"b": "/b/c"}]),  # no two at one path
         "env": ENV,
+    },
+)
+
+
+ROUTINGS = st.sampled_from(["round-robin", "least-loaded", "power-of-two", "cache-aware", "kv", "random", "direct"])
+FRONTENDS = st.fixed_dictionaries(
+    {"routing": ROUTINGS},
+    optional={
+        "migration_limit": st.integers(0, 9),
+        "args": st.dictionaries(st.sampled_from(["router-ttl-secs", "router_conditional_disagg"]), VALUES),
     },
 )
 
@@ -80,7 +90,7 @@ def topologies(draw: st.DrawFn) -> dict[str, Any]:
         "name": draw(st.sampled_from(["a", "a-b", "0"])),
         "model": draw(st.sampled_from(["Qwen/Qwen3-8B", "/models/a b", "1e3"])),
         "served_name": draw(st.one_of(st.none(), st.sampled_from(["served", "0x10"]))),
-        "frontend": {"routing": draw(st.sampled_from(["round-robin", "least-loaded", "power-of-two", "cache-aware"]))},
+        "frontend": draw(FRONTENDS if engine.startswith("dynamo-") else st.just({"routing": "cache-aware"})),
         "transport": draw(transport),
         "roles": roles,
         "x-k8s": k8s,
