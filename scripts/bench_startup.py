@@ -10,6 +10,7 @@ ratio per pair and its median; verification is timed apart.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -19,11 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+
+from dynctl.environ import engine_environment
 
 ROOT = Path(__file__).parents[1]
 PROFILE = ROOT / "profiles" / "cpu-1p1d.yaml"
@@ -34,10 +38,11 @@ POLL_S = 0.1
 class Bench:
     """Both ways of starting, in a state directory of their own."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, profile: Path = PROFILE, sets: Sequence[str] = ()) -> None:
         self.env = {**os.environ, "XDG_STATE_HOME": str(directory / "state"), "TMPDIR": str(directory)}
-        self._sets = ["--set", f"frontend.port={port}"]
-        self._url = f"http://127.0.0.1:{port}"
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command compiles dynctl anew, unlike one installed
+        self.profile, self.url = profile, f"http://127.0.0.1:{port}"
+        self._sets = [word for given in (f"frontend.port={port}", *sets) for word in ("--set", given)]
 
     def dynctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command; its failure is the bench's."""
@@ -46,15 +51,19 @@ class Bench:
 
     def plan(self) -> dict[str, Any]:
         """The plan both ways start from."""
-        found: dict[str, Any] = json.loads(self.dynctl("plan", str(PROFILE), *self._sets, "--json").stdout)
+        found: dict[str, Any] = json.loads(self.dynctl("plan", str(self.profile), *self._sets, "--json").stdout)
         return found
+
+    def up(self, *options: str) -> None:
+        """`dynctl up -d`, which must succeed."""
+        self.dynctl("up", "-d", str(self.profile), *self._sets, *options)
 
     def with_dynctl(self, *options: str) -> float:
         """Seconds from `dynctl up -d` to a token served through the frontend."""
         begun = time.monotonic()
-        self.dynctl("up", "-d", str(PROFILE), *self._sets, *options)
+        self.up(*options)
         try:
-            serve_a_token(self._url)
+            serve_a_token(self.url)
             return time.monotonic() - begun
         finally:
             self.dynctl("down")
@@ -73,12 +82,11 @@ class Bench:
                 end(process)
 
 
-def start(engine: dict[str, Any], env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """The engine exactly as planned, its output thrown away."""
-    kept = {name: value for name, value in env.items() if not name.startswith(("UCX_", "NIXL_"))}
+def start(process: dict[str, Any], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The process exactly as planned, its output thrown away."""
     return subprocess.Popen(
-        engine["argv"],
-        env={**kept, **engine["env"]},
+        process["argv"],
+        env=engine_environment(process["env"], env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -86,17 +94,17 @@ def start(engine: dict[str, Any], env: dict[str, str]) -> subprocess.Popen[bytes
     )
 
 
-def serve_a_token(url: str) -> None:
-    """Polls until the server answers a one-token completion."""
+def serve_a_token(url: str, good: Callable[[Any], bool] = bool, **more: Any) -> None:
+    """Polls until the server answers a one-token completion with one that is `good`; `more` goes into the request."""
     deadline = time.monotonic() + DEADLINE_S
-    body = {"model": "tiny", "prompt": "river", "max_tokens": 1}
-    while time.monotonic() < deadline:
-        try:
-            if httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(POLL_S)
+    body = {"model": "tiny", "prompt": "river", "max_tokens": 1, **more}
+    with httpx.Client(timeout=60, trust_env=False) as http:  # one for all: making one costs a core time
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = http.post(f"{url}/v1/completions", json=body)
+                if answer.status_code == 200 and good(answer.json()):
+                    return
+            time.sleep(POLL_S)
     raise SystemExit(f"{url} served nothing within {DEADLINE_S:.0f} s")
 
 

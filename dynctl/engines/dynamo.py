@@ -32,8 +32,8 @@ OWNED_FLAGS: Mapping[str, str] = {
     "migration-limit": "use `frontend.migration_limit`",
 }
 OWNED_VARIABLES: Mapping[str, str] = {
-    "DYN_SYSTEM_PORT": "ports are allocated, below 32768 as this one must be",
-    "DYN_TCP_RPC_PORT": "ports are allocated",
+    "DYN_SYSTEM_PORT": "leave it out: ports are allocated, this one among those that it can be",
+    "DYN_TCP_RPC_PORT": "leave it out: ports are allocated",
     "DYN_NAMESPACE": "use `control.namespace`",
     "DYN_DISCOVERY_BACKEND": "use `control.discovery`",
     "DYN_FILE_KV": "registrations lie in the run's directory",
@@ -119,14 +119,9 @@ def _refuse_variables(topology: Topology, spec: RoleSpec, seat: Seat) -> None:
             raise UsageError(
                 f"`{name}` is set by dynctl and can't be given in env",
                 where=topology.where("roles", seat.role, "env", name),
+                why=f"Dynamo takes ports up to {LARGEST_SYSTEM_PORT} for it" if name == "DYN_SYSTEM_PORT" else None,
                 fix=use,
             )
-    if (port := seat.ports.get("system", 0)) > LARGEST_SYSTEM_PORT:
-        raise UsageError(
-            f"the system port of {seat.id} would be {port}",
-            why=f"Dynamo takes ports up to {LARGEST_SYSTEM_PORT} for it",
-            fix="give the run a range of lower ports",
-        )
 
 
 def worker_process(topology: Topology, seat: Seat, context: EngineContext, argv: tuple[str, ...]) -> ProcessSpec:

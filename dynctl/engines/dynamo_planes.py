@@ -14,6 +14,8 @@ DISCOVERY = "dynamo/discovery"
 """In the run's directory: registrations, where discovery is by files."""
 TRACE = "dynamo/requests.jsonl"
 """In the run's directory: what Dynamo's frontend writes of each request that ended."""
+LEASES = "dynamo/leases"
+"""In the run's directory: the leases of its workers, by which what they have registered is known for theirs."""
 OF_ONE_RUN = ("dynamo", "etcd", "nats")
 """In the run's directory: what the next run of that name must not find."""
 HOST = "127.0.0.1"

@@ -13,7 +13,7 @@ from dynctl.engines.dynamo_planes import ETCD, NATS
 from dynctl.errors import HostError, RunStateError, UsageError
 from dynctl.plan.values import Plan
 from dynctl.preflight.others import is_live
-from dynctl.store.registrations import ANSWER_S, EtcdError, Planes, Registration, Registry, planes_of
+from dynctl.store.registrations import ANSWER_S, EtcdError, Planes, Registration, Registry, clear, planes_of
 from dynctl.store.run import known_runs
 
 PACKAGES = {ETCD: "etcd-server", NATS: "nats-server"}
@@ -113,6 +113,8 @@ def _clear(registry: Registry, planes: Planes, say: Say) -> None:
         if count := registry.remove(planes.namespace):
             say(f"removed what an earlier start of the run has left in etcd: {count} keys")
         return
+    for name, count in _clear_after_the_dead(planes):
+        say(f"removed what the run `{name}`, of which nothing is alive, has left in `{planes.namespace}`: {count} keys")
     left = {one.lease: registry.remaining_s(one.lease) for one in registry.registered(planes.namespace)}
     if left:
         say(f"waiting up to {max(left.values())} s for what is registered in `{planes.namespace}` to run out")
@@ -125,6 +127,18 @@ def _clear(registry: Registry, planes: Planes, say: Say) -> None:
                 fix="name another one, leave it out, or end who has it",
             )
         time.sleep(LOOK_S)
+
+
+def _clear_after_the_dead(planes: Planes) -> Iterator[tuple[str, int]]:
+    """Runs of this host that had the same namespace, and how many keys of theirs were still there."""
+    for run in known_runs():
+        with contextlib.suppress(RunStateError):
+            if is_live(run):
+                continue
+            plan = run.plan()
+            other = planes_of(plan)
+            if other and planes.meets(other) and (count := clear(plan)):
+                yield run.name, count
 
 
 def _is_renewed(registry: Registry, one: Registration, left: dict[int, int]) -> bool:

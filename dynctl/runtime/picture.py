@@ -157,7 +157,7 @@ class Picture:
         all_prefills = [p for p in self._processes.values() if p.spec.role == "prefill"]
         text = ", ".join(named)
         if "prefill" in pool and all(process.state != "ready" for process in all_prefills):
-            alone = "no request is served" if self._plan.router == "vllm-router" else "decode serves alone"
+            alone = "decode serves alone" if self._plan.router == "builtin" else "no request is served"
             return f"{text}: no prefill worker is left, {alone}"
         return text or self._observer.frontend().reason
 

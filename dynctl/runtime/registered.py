@@ -18,7 +18,7 @@ from dynctl.proof.dynamo import worker_id
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.picture import Picture
 from dynctl.store.log import EventLog
-from dynctl.store.registrations import EtcdError, Planes, Registry, planes_of
+from dynctl.store.registrations import EtcdError, Planes, Registry, note_lease, planes_of
 
 SERVERS_S = 1.0
 
@@ -81,3 +81,4 @@ class Registered:
                     answer = await run.http.get(f"{probes.url}{probes.metrics}")
                     if (number := worker_id(answer.text)) is not None and process.pid == pid:
                         self._leases[pid] = number
+                        note_lease(run.plan, number)

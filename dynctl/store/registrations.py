@@ -9,12 +9,13 @@ import base64
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
 import msgspec
 
-from dynctl.engines.dynamo_planes import ETCD, NATS, own_namespace
+from dynctl.engines.dynamo_planes import ETCD, LEASES, NATS, own_namespace
 from dynctl.plan.values import Plan
 
 KINDS = ("instances/{}", "mdc/{}", "event_channels/namespace/{}", "event_sources/namespace/{}")
@@ -154,13 +155,32 @@ class Registry:
 def clear(plan: Plan) -> int:
     """Removes what a run whose processes have all ended left in an etcd of others'; how many keys that were.
 
-    A namespace that the topology names may be another run's as well by now: what is there runs out with its leases.
+    In a namespace that the topology names there may be other runs: there, only what its workers had their leases for.
     """
     planes = planes_of(plan)
-    if planes and planes.derived and planes.etcd:
+    if planes and planes.etcd:
+        registry = Registry(planes.etcd)
         with contextlib.suppress(EtcdError):  # then it runs out with its leases, or the next `up` removes it
-            return Registry(planes.etcd).remove(planes.namespace)
+            if planes.derived:
+                return registry.remove(planes.namespace)
+            if leases := _leases(plan):
+                return registry.remove_of(planes.namespace, leases)
     return 0
+
+
+def note_lease(plan: Plan, lease: int) -> None:
+    """Keeps the lease of one of the run's workers, for when there is nobody left who knows of it."""
+    path = Path(plan.run_dir, LEASES)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"{lease}\n")
+
+
+def _leases(plan: Plan) -> set[int]:
+    try:
+        return {int(line) for line in Path(plan.run_dir, LEASES).read_text().splitlines() if line.isdecimal()}
+    except OSError:
+        return set()
 
 
 def _prefixes(namespace: str) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import signal
 from collections.abc import Iterator
 
@@ -63,6 +64,20 @@ def served_by(port: int) -> list[int]:
     answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=PATIENCE_S, trust_env=False)
     ids: T = answer.json()["nvext"]["worker_id"]
     return [ids["prefill_worker_id"], ids["decode_worker_id"]]
+
+
+def register(etcd: Outside, namespace: str) -> int:
+    """What a process that dynctl knows nothing of has registered; its lease."""
+
+    def call(path: str, body: T) -> T:
+        answer = httpx.post(f"{etcd.url}/v3/{path}", json=body, trust_env=False).raise_for_status()
+        found: T = answer.json()
+        return found
+
+    lease = call("lease/grant", {"TTL": "600"})["ID"]
+    key = base64.b64encode(f"v1/instances/{namespace}/backend/generate/1".encode()).decode()
+    call("kv/put", {"key": key, "value": "e30=", "lease": lease})
+    return int(lease)
 
 
 def kill(home: Home, process: str) -> psutil.Process:
@@ -198,6 +213,27 @@ def test_the_next_up_finds_nothing_of_a_run_of_which_everything_was_killed(home:
     assert [one.keys for one in registry.registered("others")] == [(b"v1/instances/others/a/b",)]
 
 
+def test_in_a_named_namespace_only_what_the_dead_have_left_is_removed(home: Home, etcd: Outside) -> None:
+    """By the next `up` of any run in it, which then has nothing to wait for, and by `down --orphans`."""
+    registry = Registry([etcd.url])
+    control = by(etcd, namespace="team-a")
+    home.up(mockers(control))
+    kill_everything(home)
+    before = {one.lease for one in registry.registered("team-a")}
+    assert before
+    more = {"name": home.new_name(), "frontend": {"port": home.free_port()}}
+    other = home.run("up", "-d", home.topology(mockers(control, **more), file="second.yaml"))
+    assert other.code == 0, other.err
+    assert f"removed what the run `{home.name}`, of which nothing is alive, has left in `team-a`" in other.err
+    assert "waiting" not in other.err
+    assert not before & {one.lease for one in registry.registered("team-a")}
+    kill_everything(home)
+    anothers = register(etcd, "team-a")
+    done = home.run("down", "--orphans")
+    assert " in etcd" in done.err
+    assert [one.lease for one in registry.registered("team-a")] == [anothers]
+
+
 @pytest.mark.parametrize("control", [{}, OWN], ids=["files", "own-etcd-and-nats"])
 def test_a_run_of_which_everything_was_killed_starts_anew(home: Home, control: T) -> None:
     home.up(mockers(control))
@@ -217,8 +253,27 @@ def test_an_etcd_that_dies_and_comes_back_is_said_and_healed(home: Home, etcd: O
     said = home.await_status(lambda now: now["state"] == "degraded", "its absence is seen")
     assert said["reason"] == f"etcd at {etcd.url} does not answer"
     assert serves(home), "workers that are known already go on serving"
-    home.await_status(waiting, "the workers ended, and wait")
+    alone = home.await_status(waiting, "the workers ended, and wait")
+    assert "no prefill worker is left, no request is served" in alone["reason"]
     etcd.start()
     healed = home.await_status(lambda now: now["state"] == "ready", "it is healed")
     assert row(healed, "prefill-0")["restarts"] == 1
     until(lambda: serves(home), "it serves again")
+
+
+@pytest.mark.parametrize("request_plane", ["tcp", "nats"])
+def test_a_nats_that_dies_and_comes_back_is_said_and_healed(home: Home, request_plane: str) -> None:
+    """Where requests go over it none is served meanwhile, and none hangs; no process is started anew."""
+    with outside_nats(home) as nats:
+        home.up(mockers({"request": request_plane, "event": "nats", "nats": nats.url}))
+        nats.kill()
+        said = home.await_status(lambda now: now["state"] == "degraded", "its absence is seen")
+        assert said["reason"] == f"NATS at {nats.url} does not answer"
+        assert serves(home) == (request_plane == "tcp")
+        nats.start()
+        healed = home.await_status(lambda now: now["state"] == "ready", "it is healed")
+        until(lambda: serves(home), "it serves again")
+        assert [process["restarts"] for process in healed["processes"]] == [0, 0, 0]
+        assert any("answer again" in event["message"] for event in home.events())
+        assert home.run("down", home.name).code == 0
+        home.nothing_left()

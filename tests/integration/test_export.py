@@ -24,12 +24,15 @@ def script(home: Home, *arguments: str | Path, **changes: object) -> Command:
     return home.commands[-1]
 
 
-def test_the_script_serves_and_ctrl_c_leaves_nothing(home: Home) -> None:
+def test_the_script_starts_the_planned_processes_serves_and_ctrl_c_leaves_nothing(home: Home) -> None:
+    plan = home.run("plan", home.topology(), "--json").json()
     running = script(home)
     running.says("serving fake at")
     answer = home.ask()
     assert answer.status_code == 200, answer.text
     assert len(home.requests("prefill")) == len(home.requests("decode")) == 1
+    started = [process.cmdline() for process in home.processes()]
+    assert all(worker["argv"] in started for worker in plan["processes"] if worker["role"] != "frontend")
     running.process.send_signal(signal.SIGINT)
     done = running.wait()
     assert done.code == 130, done.err

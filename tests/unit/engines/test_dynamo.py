@@ -147,6 +147,14 @@ def test_what_dynctl_sets_and_what_dynamo_has_not_is_refused(change: str, where:
     assert where in f"{caught.value.where} {caught.value.cause}"
 
 
+def test_a_system_port_of_ones_own_is_refused_with_its_bound() -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(VLLM, "roles.decode.env.DYN_SYSTEM_PORT=40000")
+    assert "`DYN_SYSTEM_PORT` is set by dynctl" in caught.value.cause
+    assert "up to 32767" in str(caught.value.why)
+    assert "leave it out" in (caught.value.fix or "")
+
+
 @pytest.mark.parametrize("change", ["control.discovery=etcd", "frontend.routing=kv", "frontend.migration_limit=1"])
 def test_keys_of_dynamo_are_refused_for_plain_vllm(change: str) -> None:
     with pytest.raises(UsageError):
