@@ -19,6 +19,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Carry on a stream on ano
 Origins = Annotated[
     list[str], typer.Option(metavar="ORIGIN", help="Web pages that may use it: https://HOST, or *; repeatable.")
 ]
+Processes = Annotated[int, typer.Option("--workers", min=1, max=64, help="Processes that share the port.")]
 AccessLogFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each request; - is stdout.")
 ]
@@ -31,6 +32,7 @@ def frontend(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
+    workers: Processes = 1,
     control: Annotated[Path | None, typer.Option(hidden=True)] = None,
     api_keys_file: KeysFile = None,
     allow_public: Annotated[bool, typer.Option("--allow-public", help="A public address needs no API key.")] = False,
@@ -76,5 +78,6 @@ def frontend(
             uds=uds,
             cors_origins=cors_origin,
             access_log=access_log,
+            processes=workers,
         )
     )

@@ -6,7 +6,7 @@ turns is learned from the requests themselves: a straight line through TTFT over
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -48,10 +48,13 @@ class Line:
 
 
 class Alone:
-    """Decides for each request. `fixed`: a threshold in tokens to compute that somebody measured; None learns it."""
+    """Decides for each request. `fixed`: a threshold in tokens to compute that somebody measured; None learns it.
+
+    `tell` hears of what is learned from, where several processes learn together."""
 
     def __init__(self, fixed: int | None = None) -> None:
         self.fixed = fixed
+        self.tell: Callable[[Way, int, float], None] | None = None
         self.lines: dict[Way, Line] = {"alone": Line(), "two legs": Line()}
         self._asked = 0
 
@@ -75,6 +78,8 @@ class Alone:
         """A request has had its first content."""
         if self.fixed is None and tokens < MOST_TOKENS:
             self.lines[way].add(tokens, ttft_ms)
+            if self.tell is not None:
+                self.tell(way, tokens, ttft_ms)
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""

@@ -7,11 +7,13 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from dynctl.frontend.access_log import AccessLog
 from dynctl.frontend.admission import Admission
+from dynctl.frontend.alone import Way
 from dynctl.frontend.busy import Busy
 from dynctl.frontend.directed import directed_pair
 from dynctl.frontend.dispatch import Dispatcher
@@ -22,7 +24,7 @@ from dynctl.frontend.legs import Handover, Legs
 from dynctl.frontend.listen import is_loopback
 from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
-from dynctl.frontend.retry import Budget, RetryLimits
+from dynctl.frontend.retry import Bucket, Budget, RetryLimits
 from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tokens import Tokenizer
 from dynctl.frontend.tracing import TracedLegs, Tracing
@@ -37,14 +39,31 @@ BARE_PATHS = frozenset({"/tokenize", "/detokenize", "/score", "/rerank", "/pooli
 """What vLLM serves besides /v1 and what clients need."""
 _OWN_PATHS = frozenset({"/health", "/live", "/metrics", "/dynctl/requests"})
 """`/health` says whether requests can be served, `/live` only that this process runs."""
+_TOLD_BY_ALL = frozenset({"/metrics", "/dynctl/requests"})
 _MAX_RECENT = 500
 """Requests that `/dynctl/requests` tells of."""
 _LABELS = GENERATION | BARE_PATHS | {"/v1/models", "/v1/embeddings", "/v1/responses", "/v1/messages"}
 _ALLOW = (b"allow", b"GET, HEAD, POST, OPTIONS")
 
 
+class Whole(Protocol):
+    """All processes of the frontend that this one is part of. None: that can't be had now."""
+
+    async def metrics(self) -> bytes | None:
+        """Of all, in Prometheus text."""
+
+    async def requests(self) -> list[RequestRecord] | None:
+        """The last ones of all, the latest first."""
+
+    def took(self, way: Way, tokens: int, ttft_ms: float) -> None:
+        """What `decode_alone: learn` learns from: the others learn from it, too."""
+
+
 class App:
-    """Handles requests. `clock` must be the server's; `on_record` gets every finished request."""
+    """Handles requests. `clock` must be the server's; `on_record` gets every finished request.
+
+    `whole`, `bucket`: where this process is one of several; the bucket is the retry budget that they share.
+    """
 
     def __init__(
         self,
@@ -64,6 +83,8 @@ class App:
         clock: Callable[[], float] = time.perf_counter,
         wall: Callable[[], float] = time.time,
         on_record: Callable[[RequestRecord], None] = lambda _: None,
+        whole: Whole | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
         self.workers = workers
         self.busy = Busy()
@@ -81,20 +102,26 @@ class App:
         self._tracing = tracing
         self._access = access
         shaping = shaping or Shaping()
-        alone = shaping.decide()
+        self.alone = alone = shaping.decide()
+        if alone is not None and whole is not None:
+            alone.tell = whole.took
         self._admission = Admission(shaping.admission, clock) if shaping.admission else None
         for one in (alone, self._admission):
             if one is not None:
                 self.metrics.also(one)
         tokenizer = Tokenizer(client, engine_headers or []) if workers.chooser.index is not None else None
         self._dispatcher = Dispatcher(
-            *(workers, self.legs, self.metrics, Budget(retries)), resume=resume, alone=alone, tokenizer=tokenizer
+            *(workers, self.legs, self.metrics, Budget(retries, bucket)),
+            resume=resume,
+            alone=alone,
+            tokenizer=tokenizer,
         )
         self._keys = keys
         self._token = token
         self._clock = clock
         self._wall = wall
         self._on_record = on_record
+        self._whole = whole
 
     def take_keys(self, keys: tuple[bytes, ...]) -> None:
         """Requests from now on need one of these."""
@@ -122,7 +149,10 @@ class App:
             responder.start(204, [_ALLOW])
             responder.end()
         elif request.path in _OWN_PATHS:
-            self._own(request, responder)
+            if self._whole is not None and request.path in _TOLD_BY_ALL and request.method in ("GET", "HEAD"):
+                await self._own_of(self._whole, request, responder)
+            else:
+                self._own(request, responder)
         else:
             await self._proxied(request, responder)
 
@@ -135,23 +165,49 @@ class App:
         elif request.path == "/live":
             responder.simple(200, [JSON], b'{"status":"alive"}')
         elif request.path == "/dynctl/requests":
-            self._tell_requests(request, responder)
+            if self._may_know(request, responder):
+                _tell_requests(responder, self.recent())
         else:
             health = self.workers.health()
             document = {**msgspec.to_builtins(health), "workers": self.workers.counts()}
             responder.simple(503 if health.status == "down" else 200, [JSON], msgspec.json.encode(document))
 
-    def _tell_requests(self, request: Request, responder: Responder) -> None:
-        """The last requests with their splits, the latest first: for those who have a key, or else for this machine."""
+    async def _own_of(self, whole: Whole, request: Request, responder: Responder) -> None:
+        """What all processes have to tell."""
+        text = records = None
+        if request.path == "/metrics":
+            text = await whole.metrics()
+        elif self._may_know(request, responder):
+            records = await whole.requests()
+        else:
+            return
+        if text is not None:
+            responder.simple(200, [(b"content-type", CONTENT_TYPE)], text)
+        elif records is not None:
+            _tell_requests(responder, records)
+        else:
+            failure = Failure(503, "the frontend's first process does not answer", code="no_answer")
+            responder.simple(failure.status, [JSON], failure.body)
+
+    def recent(self) -> list[RequestRecord]:
+        """The last requests of this process with their splits, the latest first."""
+        return list(reversed(self._recent))
+
+    def learn(self, way: Way, tokens: int, ttft_ms: float) -> None:
+        """Another process has measured that."""
+        if self.alone is not None:
+            self.alone.lines[way].add(tokens, ttft_ms)
+
+    def _may_know(self, request: Request, responder: Responder) -> bool:
+        """Of requests those are told who have a key, or else those on this machine; others get their answer here."""
         try:
             check_key(request, self._keys)
             if not self._keys and not is_loopback(responder.peer):
                 raise Failure(403, "without API keys this is told on this machine alone", code="not_local")
         except Failure as failure:
             responder.simple(failure.status, [JSON, *failure.headers], failure.body)
-            return
-        document = {"schema": 1, "requests": list(reversed(self._recent))}
-        responder.simple(200, [JSON], msgspec.json.encode(document))
+            return False
+        return True
 
     async def _proxied(self, request: Request, responder: Responder) -> None:
         job = Job(request, responder, self._wall(), self._planned_mode())
@@ -215,3 +271,7 @@ class App:
         if workers.alone_role() == "worker":
             return "aggregated"
         return "disaggregated" if workers.expects("prefill") else "decode-only"
+
+
+def _tell_requests(responder: Responder, records: list[RequestRecord]) -> None:
+    responder.simple(200, [JSON], msgspec.json.encode({"schema": 1, "requests": records}))

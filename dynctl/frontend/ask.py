@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from dynctl.frontend.body import Fields
-from dynctl.frontend.prefixes import BLOCK_BYTES, Blocks, blocks_of
+from dynctl.frontend.prefixes import BLOCK_BYTES, Blocks, blocks_of, shared_blocks_of
 from dynctl.http.message import Request
 
 _BYTES_PER_TOKEN = BLOCK_BYTES // 16
@@ -30,15 +30,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING = Ask()
 
 
-def ask_of(request: Request, fields: Fields | None, *, prefixes: bool) -> Ask:
-    """The estimates for a request; `prefixes`: with the blocks of its prompt. Nothing here can fail a request."""
+def ask_of(request: Request, fields: Fields | None, *, prefixes: bool, alike: bool = False) -> Ask:
+    """The estimates for a request; `prefixes`: with the blocks of its prompt, `alike`: as other processes have them,
+    too. Nothing here can fail a request."""
     if fields is None:
         return NOTHING
     text = _prompt(fields)
     return Ask(
         tokens=max(1, len(text) // _BYTES_PER_TOKEN),
         output=_output(fields),
-        blocks=blocks_of(text) if prefixes else (),
+        blocks=(shared_blocks_of(text) if alike else blocks_of(text)) if prefixes else (),
         session=_session(request, fields),
     )
 

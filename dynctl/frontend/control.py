@@ -25,13 +25,13 @@ class ControlLink:
     """Connects, says Hello, and keeps both directions going; connects again, ever more slowly, when the link breaks.
 
     The last table stays in force meanwhile. Lines that are not understood are reported through `log` and passed over,
-    so that a newer supervisor may say more than this frontend knows.
+    so that a newer supervisor may say more than this frontend knows. Without an outbox it only listens.
     """
 
     def __init__(
         self,
         path: Path,
-        outbox: Outbox,
+        outbox: Outbox | None,
         *,
         on_table: Callable[[WorkerTable], None],
         on_window: Callable[[WindowFigures], None],
@@ -62,16 +62,19 @@ class ControlLink:
 
     async def flush(self) -> None:
         """Send what is left to report, if the link is up."""
-        if self._writer is not None:
-            await self._send_report(self._writer)
+        if self._writer is not None and self._outbox is not None:
+            await self._send_report(self._writer, self._outbox)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._outbox.reset()
+        outbox = self._outbox
+        if outbox is not None:
+            outbox.reset()
         reports: asyncio.Task[None] | None = None
         try:
             writer.write(_ENCODER.encode(Hello(pid=os.getpid())) + b"\n")
-            self._writer = writer
-            reports = asyncio.create_task(self._report(writer))
+            if outbox is not None:
+                self._writer = writer
+                reports = asyncio.create_task(self._report(writer, outbox))
             while line := await reader.readline():
                 self._take(line)
         except (OSError, ValueError) as error:  # ValueError: a line over the limit
@@ -96,18 +99,18 @@ class ControlLink:
             self._said_lost = False
             self._log("supervisor link: connected again")
 
-    async def _report(self, writer: asyncio.StreamWriter) -> None:
+    async def _report(self, writer: asyncio.StreamWriter, outbox: Outbox) -> None:
         while True:
-            await self._send_report(writer)
+            await self._send_report(writer, outbox)
             await asyncio.sleep(REPORT_EVERY_S)
 
-    async def _send_report(self, writer: asyncio.StreamWriter) -> None:
-        while (report := self._outbox.take()) is not None:
+    async def _send_report(self, writer: asyncio.StreamWriter, outbox: Outbox) -> None:
+        while (report := outbox.take()) is not None:
             try:
                 writer.write(_ENCODER.encode(report) + b"\n")
                 await writer.drain()
             except OSError:
-                self._outbox.put_back(report)
+                outbox.put_back(report)
                 return
 
     def _lost(self, line: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from dynctl.errors import UsageError
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UsageError, naming the holder of a taken port where that can be seen."""
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket, `shared` with those of `bind_beside`. Raises UsageError, naming the holder of a taken port
+    where that can be seen."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -23,6 +24,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        if shared:  # only now, so that a port is refused which another frontend shares among its own
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen()
     except OSError as error:
         sock.close()
@@ -31,6 +34,23 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(
             f"port {port} on {host} is in use", why=_holder(port), fix="stop that process or choose another --port"
         ) from None
+    return sock
+
+
+def bind_beside(first: socket.socket) -> socket.socket:
+    """Another listening socket at the same place: the kernel spreads connections over them. Of a unix socket, which has
+    no such thing, it is the same one: who is free takes the connection."""
+    if first.family == socket.AF_UNIX:
+        return first.dup()
+    sock = socket.socket(first.family, first.type, first.proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind(first.getsockname())
+        sock.listen()
+    except OSError as error:
+        sock.close()
+        raise UsageError("can't share the port between processes", why=error.strerror) from None
     return sock
 
 

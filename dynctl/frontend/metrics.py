@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from dynctl.frontend import merge
 from dynctl.frontend.busy import Busy
 from dynctl.frontend.messages import RequestRecord
 from dynctl.frontend.workers import Workers
@@ -138,6 +139,10 @@ class Metrics:
     def text(self) -> bytes:
         """The metrics in Prometheus text format 0.0.4."""
         return generate_latest(self._registry)
+
+    def part(self) -> merge.Part:
+        """The same, to be added to that of other processes."""
+        return merge.part(self._registry.collect())
 
     def collect(self) -> Iterable[Metric]:
         """For prometheus_client: called once per scrape."""

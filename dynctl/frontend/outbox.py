@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -25,6 +26,13 @@ class Outbox:
         self._records: deque[RequestRecord] = deque(maxlen=_MAX_RECORDS)
         self._last: Report | None = None
         self.leaving = False
+        self.others: Callable[[], Iterable[Report]] = tuple
+        """The totals of the frontend's other processes, which go into the same reports."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way in all processes."""
+        return self._metrics.in_flight + sum(other.in_flight for other in self.others())
 
     def add(self, record: RequestRecord) -> None:
         """A request finished."""
@@ -33,12 +41,16 @@ class Outbox:
     def take(self) -> Report | None:
         """The next report, or None when nothing changed since the last."""
         health = self._workers.health()
+        others = tuple(self.others())
+        busy = Counter(self._busy.counts())
+        for other in others:
+            busy.update(other.busy)
         totals = Report(
-            in_flight=self._metrics.in_flight,
-            busy=self._busy.counts(),
+            in_flight=self.in_flight,
+            busy=dict(busy),
             leaving=self.leaving,
-            requests_total=self._metrics.requests_total,
-            errors_total=self._metrics.errors_total,
+            requests_total=self._metrics.requests_total + sum(other.requests_total for other in others),
+            errors_total=self._metrics.errors_total + sum(other.errors_total for other in others),
             health=health.status,
             reason=health.reason,
         )

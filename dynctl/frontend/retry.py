@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -32,25 +32,41 @@ class RetryLimits(msgspec.Struct, frozen=True, kw_only=True):
     burst: float = 64.0
 
 
+class Bucket(Protocol):
+    """Its first item is the number of retries that may be made now."""
+
+    def __getitem__(self, place: int, /) -> float:
+        """Read it."""
+
+    def __setitem__(self, place: int, value: float, /) -> None:
+        """Write it."""
+
+
 class Budget:
     """A token bucket: each request puts `ratio` of a token in, each retry takes one; it starts full.
 
-    So an outage in which every leg fails adds `ratio` to the load, and not once or twice the load.
+    So an outage in which every leg fails adds `ratio` to the load, and not once or twice the load. `bucket`: its one
+    number, where several processes share it; two that change it at the same moment may lose one of the changes.
     """
 
-    def __init__(self, limits: RetryLimits | None = None) -> None:
+    def __init__(self, limits: RetryLimits | None = None, bucket: Bucket | None = None) -> None:
         self.limits = limits or RetryLimits()
-        self.tokens = self.limits.burst
+        self._bucket: Bucket = [self.limits.burst] if bucket is None else bucket
+
+    @property
+    def tokens(self) -> float:
+        """Retries that may be made now."""
+        return self._bucket[0]
 
     def earn(self) -> None:
         """A request came."""
-        self.tokens = min(self.limits.burst, self.tokens + self.limits.ratio)
+        self._bucket[0] = min(self.limits.burst, self._bucket[0] + self.limits.ratio)
 
     def spend(self) -> bool:
         """Whether a retry may be made; it is counted."""
-        if self.tokens < 1:
+        if self._bucket[0] < 1:
             return False
-        self.tokens -= 1
+        self._bucket[0] -= 1
         return True
 
 

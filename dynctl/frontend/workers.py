@@ -19,10 +19,18 @@ class Workers:
     """The latest table. `expected` counts the planned workers by role.
 
     A worker that just failed to answer is avoided for two seconds where there is another, until the table says more.
+    `tell` hears of workers that failed (True), and of those that answer again (False).
     """
 
-    def __init__(self, chooser: Chooser | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        chooser: Chooser | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str, bool], None] | None = None,
+    ) -> None:
         self.chooser = chooser or Chooser()
+        self._tell = tell
         self._clock = clock
         self._suspects: dict[str, float] = {}
         self._by_id: dict[str, Worker] = {}
@@ -77,12 +85,21 @@ class Workers:
 
     def suspect(self, worker: Worker) -> None:
         """The worker did not answer."""
-        self._suspects[worker.id] = self._clock() + _SUSPECT_S
+        self.doubt(worker.id, True)
+        if self._tell is not None:
+            self._tell(worker.id, True)
 
     def trust(self, worker: Worker) -> None:
         """The worker answered."""
-        if self._suspects:
-            self._suspects.pop(worker.id, None)
+        if self._suspects and self._suspects.pop(worker.id, None) is not None and self._tell is not None:
+            self._tell(worker.id, False)
+
+    def doubt(self, worker_id: str, failed: bool) -> None:
+        """A worker did not answer, or answers again, as another process has found, too."""
+        if failed:
+            self._suspects[worker_id] = self._clock() + _SUSPECT_S
+        else:
+            self._suspects.pop(worker_id, None)
 
     def expects(self, role: str) -> bool:
         """Whether workers of that role are planned or known."""

@@ -60,11 +60,17 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> asyncio.Server:
         """Accept connections on a bound socket (several calls: several sockets), over TLS where that is given."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(lambda: Connection(self, loop), sock=sock, backlog=_BACKLOG, ssl=tls)
         self._listeners.append(listener)
+        return listener
+
+    def leave(self, listener: asyncio.Server) -> None:
+        """Accept no more on that one; connections that it has brought go on."""
+        self._listeners.remove(listener)
+        listener.close()
 
     @property
     def connections(self) -> int:

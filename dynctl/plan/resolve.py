@@ -194,6 +194,8 @@ def _frontend(topology: Topology, facts: Facts, service: ServiceContext, workers
         argv += ["--routing", front.routing]
     if front.resume:
         argv.append("--resume")
+    if front.workers > 1:
+        argv += ["--workers", str(front.workers)]
     argv += _limits(front)
     if front.api_keys_file:
         argv += ["--api-keys-file", str(front.api_keys_file)]

@@ -70,7 +70,7 @@ class Frontend(Section):
     on: Text | None = Field(
         default=None, description="Node that it runs on, where there are several; by default the first.", examples=["a"]
     )
-    workers: int = Field(default=1, ge=1, le=64, description="Processes of the frontend.", examples=[1])
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that share the port.", examples=[1])
     args: Args = Field(
         default={},
         description="Further flags of Dynamo's frontend or vllm-router, verbatim; those that dynctl sets are refused.",
@@ -129,6 +129,17 @@ class Frontend(Section):
         description="Serve on an address that others can reach although no API key is asked for.",
         examples=[False],
     )
+
+    @model_validator(mode="after")
+    def _admits_in_one_place(self) -> Frontend:
+        if self.workers == 1 or self.admission is None:
+            return self
+        raise wrong(
+            f"is {self.workers}, which does not go with `admission`",
+            why="each process would count its own requests, and keep a queue of its own",
+            fix="leave one of the two out",
+            at=("workers",),
+        )
 
     @model_validator(mode="after")
     def _not_public_by_accident(self) -> Frontend:

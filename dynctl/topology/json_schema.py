@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from dynctl.topology.not_yet import NOT_YET
 from dynctl.topology.schema import Topology
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,17 +16,7 @@ def json_schema() -> dict[str, Any]:
     """The schema as a JSON document of draft 2020-12."""
     document = Topology.model_json_schema(by_alias=True, mode="validation", schema_generator=_Plain)
     document["required"].remove("name")
-    _mark_not_yet(document)
     return {"$schema": _DIALECT, **document, "title": "dynctl topology, schema 1"}
-
-
-def _mark_not_yet(document: dict[str, Any]) -> None:
-    for path, accepted in NOT_YET.items():
-        owner = document
-        if len(path) > 1:
-            owner = document["$defs"]["RoleSpec" if path[0] == "roles" else str(path[0]).capitalize()]
-        only = json.dumps(accepted[-1]) if accepted[-1] else "nothing here"
-        owner["properties"][path[-1]]["description"] += f" This version of dynctl supports only {only}."
 
 
 class _Plain(GenerateJsonSchema):

@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from dynctl.errors import UsageError
 from dynctl.topology.base import fits_as_name
 from dynctl.topology.nodes import Map, Origin, place_of, to_data
-from dynctl.topology.not_yet import not_yet
 from dynctl.topology.overrides import apply_overrides
-from dynctl.topology.problems import from_validation, to_error
+from dynctl.topology.problems import from_validation
 from dynctl.topology.schema import Topology, is_model_path
 from dynctl.topology.suggest import nearest
 from dynctl.topology.yaml_source import MAX_BYTES, compose_document, decode
@@ -71,8 +70,6 @@ def parse(text: str, *, source: str, overrides: Sequence[str] = (), bases: Bases
         topology = Topology.model_validate(data)
     except ValidationError as error:
         raise from_validation(error, root) from None
-    if problems := not_yet(topology):
-        raise to_error(problems, root)
     topology._origin = Origin(root)
     return topology
 

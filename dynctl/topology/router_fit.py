@@ -20,6 +20,7 @@ BUILTIN_KEYS = (
     "tls",
     "cors_origins",
     "access_log",
+    "workers",
 )
 POLICIES: Mapping[str, str] = {
     "round-robin": "round_robin",
@@ -101,7 +102,7 @@ def _check_dynamo(frontend: Frontend, control: Control, several_nodes: bool) -> 
 
 def _of_builtin(frontend: Frontend) -> Iterator[str]:
     """Keys in use that only the built-in frontend has."""
-    return (key for key in BUILTIN_KEYS if key in frontend.model_fields_set and getattr(frontend, key))
+    return (key for key in BUILTIN_KEYS if getattr(frontend, key) != Frontend.model_fields[key].default)
 
 
 def _check_vllm_router(frontend: Frontend, several_nodes: bool) -> None:

@@ -29,6 +29,7 @@ try:
                    paths["control"], paths["api_keys_file"], a.get("drain_timeout_s", 20.0),
                    tls=read_tls(*map(Path, a["tls"])) if a.get("tls") else None,
                    uds=paths["uds"], allow_public=a.get("allow_public", False), access_log=paths["access_log"],
+                   processes=a.get("processes", 1), routing=a.get("routing", "round-robin"),
                    retries=RetryLimits(burst=a.get("retry_burst", 64.0))))
 except DynctlError as error:
     print("\\n".join(error.lines()), file=sys.stderr)

@@ -63,7 +63,7 @@ PURE = (
     "dynctl.frontend.kv_index",
     "dynctl.frontend.errors",
     "dynctl.frontend.health",
-    "dynctl.frontend.messages",
+    *("dynctl.frontend.merge", "dynctl.frontend.messages"),
     "dynctl.frontend.retry",
     "dynctl.frontend.prefixes",
     *("dynctl.frontend.resume", "dynctl.frontend.routing", "dynctl.frontend.transcript"),

@@ -126,7 +126,12 @@ BAD_KEYS = {
         "a",
     ),
     "frontend on nothing": ("frontend: {on: z}\n", "frontend.on", "has no `nodes`", "leave it out"),
-    "several": ("frontend: {workers: 2}\n", "frontend.workers", "not supported by this", "workers: 1"),
+    "several with admission": (
+        "frontend: {workers: 2, admission: {running: 8}}\n",
+        "frontend.workers",
+        "does not go with `admission`",
+        "leave one of the two out",
+    ),
     "routing": ("frontend: {routing: magic}\n", "frontend.routing", "must be one of round-robin, ", "round-robin"),
 }
 

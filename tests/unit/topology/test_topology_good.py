@@ -151,7 +151,7 @@ def test_anchors_merges_and_keys_of_ones_own() -> None:
     assert topology.role("decode").env == {"A": "b"}
 
 
-def test_no_op_values_of_keys_not_supported_yet_are_accepted() -> None:
+def test_defaults_may_be_written() -> None:
     frontend = "frontend: {kind: builtin, workers: 1, resume: false, routing: round-robin}\n"
     assert good(HEAD + frontend + "nodes: {}\nroles: {worker: {}}\n").frontend.kind == "builtin"
 

@@ -11,8 +11,6 @@ import pytest
 
 from dynctl.topology.load import json_schema
 from dynctl.topology.nodes import to_data
-from dynctl.topology.not_yet import NOT_YET
-from dynctl.topology.suggest import keys_of
 from dynctl.topology.yaml_source import compose_document
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,12 +80,3 @@ def test_accepts(more: dict[str, Any]) -> None:
 )
 def test_refuses(more: dict[str, Any]) -> None:
     assert not VALIDATOR.is_valid({**SMALL, **more})
-
-
-def test_keys_not_supported_yet_are_known_and_say_so() -> None:
-    for path in NOT_YET:
-        parent = [("decode" if segment == "*" else segment) for segment in path[:-1]]
-        known = keys_of(parent)
-        assert known is not None
-        assert path[-1] in known
-    assert str(json_schema()).count("This version of dynctl supports only") == len(NOT_YET)
