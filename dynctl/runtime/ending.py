@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 
 from dynctl.errors import RunStateError
-from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory, spawned
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.shared_memory import Segment
+from dynctl.runtime.spawned import Spawned
 from dynctl.store import registrations
 from dynctl.store.run import RunRecord, RunStore
 
@@ -33,6 +34,7 @@ class Ending:
         self._deadline = time.monotonic() + grace_s
         self._hurry = asyncio.Event()
         self._seen: dict[int, psutil.Process] = {}
+        self._starts: list[Spawned] = []
         self._segments: set[Segment] = set()
         self._groups: list[Path] = []
 
@@ -82,14 +84,17 @@ class Ending:
         for process in self._processes:
             for member in process.processes():
                 self._seen[member.pid] = member
-        self._segments = shared_memory.made_by(self._seen.values())
+        self._starts = spawned.read(self._store.dir, self._run_id)
+        self._segments = shared_memory.made_by(self._seen.values(), self._starts)
         self._groups = ownership.groups(self._store.dir, self._run_id, self._seen)
 
     def _sweep(self) -> list[str]:
         """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
         deadline = time.monotonic() + (0.0 if self._hurry.is_set() else SWEEP_GRACE_S)
         while left := self._left():
-            self._segments |= shared_memory.made_by(left)  # an engine that was starting goes on making them
+            self._segments |= shared_memory.made_by(
+                left, self._starts
+            )  # an engine that was starting goes on making them
             if time.monotonic() > deadline:
                 break
             time.sleep(SWEEP_POLL_S)

@@ -13,7 +13,7 @@ import psutil
 
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
-from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory
+from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory, spawned
 from dynctl.store import registrations
 from dynctl.store.run import RunStore
 
@@ -57,18 +57,19 @@ class Leftovers:
         deadline = time.monotonic() + grace_s
         found = self.processes()
         groups = ownership.groups(self._store.dir, self._run_id, self._seen)
-        made = shared_memory.made_by(found) | segments.read(self._store.dir, self._run_id)
+        starts = spawned.read(self._store.dir, self._run_id)
+        made = shared_memory.made_by(found, starts) | segments.read(self._store.dir, self._run_id)
         there = sum(segment.is_there() for segment in made)
         if grace_s:
             for role in (*ORDER, ""):
                 self._ask(role, deadline)
         sweep_s = min(SWEEP_GRACE_S, max(0.0, deadline - time.monotonic()))
         while (left := self.processes()) and sweep_s > 0 and time.monotonic() < deadline:
-            made |= shared_memory.made_by(left)  # an engine that was starting goes on making them
+            made |= shared_memory.made_by(left, starts)  # an engine that was starting goes on making them
             sweep_s -= SWEEP_POLL_S
             time.sleep(SWEEP_POLL_S)
         if left:
-            made |= shared_memory.made_by(left)
+            made |= shared_memory.made_by(left, starts)
             for group in groups:
                 cgroups.kill(group)
         alive = ownership.end_all(self.processes, grace_s=0.0)

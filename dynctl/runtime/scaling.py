@@ -15,7 +15,7 @@ from dynctl.engines.spec import ProcessSpec
 from dynctl.errors import DynctlError, RunStateError, RuntimeFailure
 from dynctl.plan.rescale import moved
 from dynctl.plan.values import Plan
-from dynctl.runtime import cgroups, nothing_left, shared_memory
+from dynctl.runtime import cgroups, nothing_left, shared_memory, spawned
 from dynctl.runtime.bringup import BringUp
 from dynctl.runtime.managed import Managed
 from dynctl.runtime.messages import Scale
@@ -157,7 +157,8 @@ class Scaling:
         seen: dict[int, psutil.Process] = {}
         for process in going:
             seen |= {member.pid: member for member in await asyncio.to_thread(process.processes)}
-        made = await asyncio.to_thread(shared_memory.made_by, seen.values())
+        starts = spawned.read(self._run.store.dir, self._run.record.run_id)
+        made = await asyncio.to_thread(shared_memory.made_by, seen.values(), starts)
         groups = [group / process.id for group in cgroups.of_run(self._run.record.run_id, seen) for process in going]
         ports = {port for process in going for port in process.spec.ports.values()}
         await asyncio.gather(*(self._stop(process) for process in going))

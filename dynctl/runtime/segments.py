@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from dynctl.runtime import ownership, procfs
+from dynctl.runtime import ownership, procfs, spawned
 from dynctl.runtime.beat import next_beat
 from dynctl.runtime.shared_memory import Segment, made_by
 from dynctl.store.run import SEGMENTS_FILE
@@ -82,11 +82,11 @@ class Noting:
 
     def look(self, pids: Mapping[str, int]) -> None:
         """Notes what is new of these processes, by id, and their descendants."""
-        members = procfs.trees(set(pids.values()))
+        members, starts = procfs.trees(set(pids.values())), spawned.read(self._directory, self._run_id)
         found = {
             Noted(self._run_id, process_id, segment)
             for process_id, pid in pids.items()
-            for segment in made_by(ownership.as_processes(members.get(pid, ())))
+            for segment in made_by(ownership.as_processes(members.get(pid, ())), starts)
         }
         if (fresh := found - self._noted) and note(self._directory, fresh):
             self._noted |= fresh

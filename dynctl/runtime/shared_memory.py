@@ -1,14 +1,16 @@
 """POSIX shared memory that a run's own processes made: an engine killed hard leaves it behind.
 
 A run's are the segments and semaphores (shm_overview(7), sem_overview(7): files directly in /dev/shm) that one of its
-processes was seen to map, of this user, and made after the process began. What was there before is somebody's: weights
-that were put into memory, for one.
+processes was seen to map, of this user, and that were not there before that process was started. What was is
+somebody's: weights that were put into memory, for one. What there was is noted at each start, by inode: files are
+stamped by the wall clock, which may jump. Only where that note was lost does the clock tell.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import stat
 import struct
@@ -20,6 +22,7 @@ import msgspec
 import psutil
 
 from dynctl.runtime import spawned
+from dynctl.runtime.spawned import Spawned
 
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - where Linux keeps POSIX shared memory
 
@@ -49,20 +52,37 @@ def mapped_by(pids: Iterable[int]) -> set[str]:
     By inode: glibc makes a semaphore under another name, links it to its own and removes the first, so that the maps of
     its maker show a deleted file.
     """
-    inodes: set[int] = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-            inodes.update(int(line.split(None, 5)[4]) for line in lines if SHARED_MEMORY in line)
+    inodes: set[int] = set().union(*map(_mapped, pids))
+    return {path for inode, path in (present() or {}).items() if inode in inodes}
+
+
+def present() -> dict[int, str] | None:
+    """All that there is now, path by inode; None where that can't be told."""
     with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
-        return {entry.path for entry in entries if entry.inode() in inodes}
+        return {entry.inode(): entry.path for entry in entries}
+    return None
+
+
+def made_by(processes: Iterable[psutil.Process], starts: Iterable[Spawned]) -> set[Segment]:
+    """What these processes have mapped now and what was not there before the start, of `starts`, that each came of."""
+    found, there, members = set(), present() or {}, list(processes)
+    before = {one.session: one.shared for one in starts}
+    began = min((at for member in members if (at := _began(member.pid))), default=math.inf)
+    for member in members:
+        with contextlib.suppress(OSError):
+            old = before.get(os.getsid(member.pid))
+            for inode in _mapped(member.pid) & there.keys():
+                segment = _own(there[inode])
+                if segment and (_born(segment) >= began if old is None else inode not in old):
+                    found.add(segment)
+    return found
+
+
+def _mapped(pid: int) -> set[int]:
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        return {int(line.split(None, 5)[4]) for line in lines if SHARED_MEMORY in line}
     return set()
-
-
-def made_by(processes: Iterable[psutil.Process]) -> set[Segment]:
-    """What these processes have mapped now and what was made since the first of them began."""
-    began = {process.pid: at for process in processes if (at := _began(process.pid))}
-    return {segment for path in mapped_by(began) if (segment := _made(path, min(began.values())))}
 
 
 def _began(pid: int) -> float | None:
@@ -72,23 +92,24 @@ def _began(pid: int) -> float | None:
     return None if ticks is None else time.time() - since_boot + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _made(path: str, since: float) -> Segment | None:
+def _own(path: str) -> Segment | None:
     with contextlib.suppress(OSError):
         found = os.lstat(path)
-        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
-        if own and (_born(path) or found.st_ctime) >= since:
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
             return Segment(path, found.st_dev, found.st_ino)
     return None
 
 
-def _born(path: str) -> float | None:
-    """When a file was made, in seconds since 1970; None where that is not kept. Its ctime may be later (statx(2))."""
+def _born(segment: Segment) -> float:
+    """When it was made, in seconds since 1970; where that is not kept when it was changed, which may be later."""
     libc, found = ctypes.CDLL(None), ctypes.create_string_buffer(STATX_BYTES)
-    if not hasattr(libc, "statx") or libc.statx(AT_FDCWD, path.encode(), AT_SYMLINK_NOFOLLOW, STATX_BTIME, found):
-        return None
-    seconds, nanoseconds = struct.unpack_from("=qI", found, BTIME_AT)
-    (known,) = struct.unpack_from("=I", found)
-    return seconds + nanoseconds / 1e9 if known & STATX_BTIME else None
+    path = segment.path.encode()
+    if hasattr(libc, "statx") and libc.statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, found) == 0:
+        seconds, nanoseconds = struct.unpack_from("=qI", found, BTIME_AT)
+        (known,) = struct.unpack_from("=I", found)
+        if known & STATX_BTIME:
+            return float(seconds + nanoseconds / 1e9)
+    return os.lstat(path).st_ctime
 
 
 def left(segments: Iterable[Segment]) -> list[Segment]:

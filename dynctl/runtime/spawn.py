@@ -12,7 +12,7 @@ from dynctl.engines.spec import SOCKETS, ProcessSpec
 from dynctl.environ import PROCESS_VARIABLE, RUN_DIR_VARIABLE, RUN_ID_VARIABLE, engine_environment
 from dynctl.errors import HostError
 from dynctl.hardware.values import parse_cpu_list
-from dynctl.runtime import cgroups, ipc, spawned
+from dynctl.runtime import cgroups, ipc, shared_memory, spawned
 
 
 def environment(spec: ProcessSpec, run_id: str, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def spawn(
         raise HostError(f"this process may not use the cores {spec.cpus}", where=f"process {spec.id}")
     chosen = spec.sockets_variable in spec.env
     sockets = {} if chosen else ipc.variables(spec.sockets_variable, run_id)
-    descriptor = _open_log(log)
+    descriptor, shared = _open_log(log), shared_memory.present()
     try:
         if spec.cpus:
             os.sched_setaffinity(0, parse_cpu_list(spec.cpus))
@@ -44,7 +44,8 @@ def spawn(
             start_new_session=True,
             restore_signals=True,
         )
-        spawned.note(directory, run_id, spec.id, popen.pid, cgroups.join(run_id, spec.id, popen.pid), epoch)
+        group = cgroups.join(run_id, spec.id, popen.pid)
+        spawned.note(directory, run_id, spec.id, popen.pid, group, epoch=epoch, shared=shared)
         return popen
     except OSError as error:
         raise HostError(f"can't execute {spec.argv[0]}: {error.strerror}", where=f"process {spec.id}") from error

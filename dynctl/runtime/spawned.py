@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ from dynctl.store.run import SPAWNED_FILE
 class Spawned(msgspec.Struct, frozen=True, kw_only=True):
     """One process as it was started. `start_ticks`: since boot, by the kernel's clock, which no clock jump moves.
 
-    `epoch`: which start of a worker on several nodes it belongs to.
+    `epoch`: which start of a worker on several nodes it belongs to. `shared`: inodes of the shared memory that was
+    there before, where that could be told.
     """
 
     run_id: str
@@ -26,9 +28,19 @@ class Spawned(msgspec.Struct, frozen=True, kw_only=True):
     session: int
     cgroup: str | None = None
     epoch: str | None = None
+    shared: tuple[int, ...] | None = None
 
 
-def note(directory: Path, run_id: str, process_id: str, pid: int, cgroup: str | None, epoch: str | None = None) -> None:
+def note(
+    directory: Path,
+    run_id: str,
+    process_id: str,
+    pid: int,
+    cgroup: str | None,
+    *,
+    epoch: str | None = None,
+    shared: Iterable[int] | None = None,
+) -> None:
     """Appends one. A disk that can't be written costs the record: the environment still tells whose it is."""
     one = Spawned(
         run_id=run_id,
@@ -38,6 +50,7 @@ def note(directory: Path, run_id: str, process_id: str, pid: int, cgroup: str | 
         session=pid,  # every process is started as the leader of a session of its own
         cgroup=cgroup,
         epoch=epoch,
+        shared=None if shared is None else tuple(shared),
     )
     with contextlib.suppress(OSError), open(directory / SPAWNED_FILE, "ab", buffering=0) as file:
         os.fchmod(file.fileno(), 0o600)

@@ -10,7 +10,7 @@ import dynctl
 STAMPS = {
     "dynctl.bench.compatible": "aiperf stamps its rows by the wall clock",
     "dynctl.cli.events": "--since asks for a time of day",
-    "dynctl.runtime.shared_memory": "files are stamped by the wall clock: was one there before a process began?",
+    "dynctl.runtime.shared_memory": "files are stamped by it: asked where no note tells what was there before",
     "dynctl.runtime.elsewhere": "when another node was heard last, for people to read",
 }
 """Modules that calculate with the wall clock, and why they may."""

@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,8 @@ import pytest
 
 from dynctl.runtime import procfs, segments
 from dynctl.runtime.segments import Noted, Noting
-from dynctl.runtime.shared_memory import SHARED_MEMORY, Segment, left, made_by, mapped_by, remove_unused
+from dynctl.runtime.shared_memory import SHARED_MEMORY, Segment, left, made_by, mapped_by, present, remove_unused
+from dynctl.runtime.spawned import Spawned, start_ticks
 from dynctl.store.run import SEGMENTS_FILE
 
 Start = Callable[[Path], "subprocess.Popen[bytes]"]
@@ -45,7 +46,7 @@ def start() -> Iterator[Start]:
 
     def begin(path: Path) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-c", MAPS, str(path)]
-        started.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        started.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True))
         assert started[-1].stdout
         assert started[-1].stdout.readline() == b"on\n"
         return started[-1]
@@ -60,8 +61,15 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.communicate(timeout=10)
 
 
-def made(*processes: subprocess.Popen[bytes]) -> set[Segment]:
-    return made_by([psutil.Process(process.pid) for process in processes])
+def made(*processes: subprocess.Popen[bytes], starts: Sequence[Spawned] = ()) -> set[Segment]:
+    return made_by([psutil.Process(process.pid) for process in processes], starts)
+
+
+@pytest.fixture(params=[3600, -3600], ids=["forward", "back"])
+def jump(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Sets the wall clock, as this process sees it, by an hour."""
+    real = time.time
+    return lambda: monkeypatch.setattr(time, "time", lambda: real() + request.param)
 
 
 def test_what_a_process_made_is_its_runs_and_goes_once_nobody_maps_it(name: Path, start: Start) -> None:
@@ -84,6 +92,28 @@ def test_what_was_there_before_is_somebodys(name: Path, start: Start) -> None:
     one = start(name)  # which changes it, too
     assert str(name) in mapped_by([one.pid])
     assert made(one) == set()
+
+
+def test_a_clock_that_jumps_takes_nothing_of_anybodys_and_leaves_nothing(
+    name: Path, start: Start, jump: Callable[[], None]
+) -> None:
+    weights = name.with_suffix(".weights")
+    weights.write_bytes(b"weights")
+    shared = tuple(present() or ())
+    time.sleep(0.1)  # the kernel counts starts in ticks of 10 ms
+    processes = [start(weights), start(name)]
+    starts = [noted(process, shared) for process in processes]
+    jump()
+    try:
+        assert [segment.path for segment in made(*processes, starts=starts)] == [str(name)]
+    finally:
+        weights.unlink()
+
+
+def noted(process: subprocess.Popen[bytes], shared: tuple[int, ...]) -> Spawned:
+    ticks = start_ticks(process.pid)
+    assert ticks
+    return Spawned(run_id="r", id="w", pid=process.pid, start_ticks=ticks, session=process.pid, shared=shared)
 
 
 def test_what_is_in_a_directory_is_no_segment(name: Path, start: Start) -> None:
