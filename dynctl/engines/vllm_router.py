@@ -60,13 +60,10 @@ def frontend(topology: Topology, context: ServiceContext, command: str, workers:
 
 
 def _workers(workers: Sequence[ProcessSpec]) -> Iterator[str]:
-    urls = {worker.probes.url: worker.role for worker in workers if worker.probes.url}
-    if "worker" in urls.values():
-        yield from ("--worker-urls", *urls)
-        return
     yield from ("--vllm-pd-disaggregation", "--kv-connector", "nixl")
-    for url, role in urls.items():
-        yield from (f"--{role}", url, *(("none",) if role == "prefill" else ()))
+    for worker in workers:
+        if url := worker.probes.url:
+            yield from (f"--{worker.role}", url, *(("none",) if worker.role == "prefill" else ()))
 
 
 def _rest(topology: Topology) -> Iterator[str]:

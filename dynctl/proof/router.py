@@ -70,8 +70,6 @@ async def prove_router(client: ProofClient, plan: Plan) -> int:
     before = await _moved(client, movers)
     seed = secrets.token_hex(8)
     answer = await client.through(prompt(seed, PROOF_WORDS), PROOF_TOKENS, seed)
-    if not movers:
-        return 0
     least, most = expected_bytes(plan.kv, answer.prompt_tokens)
     deadline = time.monotonic() + SETTLE_S
     while True:

@@ -27,13 +27,10 @@ ANSWER_SHARE = 0.75
 """The part of a period that an answer may take."""
 FIGURES: Mapping[str, str] = {
     "vllm_router_pd_request_duration_seconds_count": "finished",
-    "vllm_router_request_duration_seconds_count": "finished",
     "vllm_router_pd_requests_total": "total",
-    "vllm_router_requests_total": "total",
     "vllm_router_pd_prefill_errors_total": "errors",
     "vllm_router_pd_decode_errors_total": "errors",
     "vllm_router_pd_errors_total": "errors",
-    "vllm_router_request_errors_total": "errors",
     "vllm_router_pd_pending_decode_requests": "in_flight",
     "vllm_router_pd_active_decode_requests": "in_flight",
 }

@@ -32,7 +32,9 @@ POLICIES: Mapping[str, str] = {
 """vllm-router's `--policy` for each routing that it has, too."""
 
 
-def check_router(engine: str, router: str, frontend: Frontend, control: Control, *, several_nodes: bool) -> None:
+def check_router(
+    engine: str, router: str, frontend: Frontend, control: Control, *, several_nodes: bool, aggregated: bool
+) -> None:
     """Raises for a router that the engine's workers don't speak with, and for keys that this router does not have."""
     dynamo = engine.startswith("dynamo-")
     if dynamo != (router == "dynamo"):
@@ -57,7 +59,7 @@ def check_router(engine: str, router: str, frontend: Frontend, control: Control,
                 at=("frontend", key),
             )
     if router == "vllm-router":
-        _check_vllm_router(frontend, several_nodes)
+        _check_vllm_router(frontend, several_nodes=several_nodes, aggregated=aggregated)
     elif frontend.routing in DYNAMO_ONLY:
         raise wrong(
             f"is {frontend.routing}, which only Dynamo's frontend has",
@@ -105,7 +107,14 @@ def _of_builtin(frontend: Frontend) -> Iterator[str]:
     return (key for key in BUILTIN_KEYS if getattr(frontend, key) != Frontend.model_fields[key].default)
 
 
-def _check_vllm_router(frontend: Frontend, several_nodes: bool) -> None:
+def _check_vllm_router(frontend: Frontend, *, several_nodes: bool, aggregated: bool) -> None:
+    if aggregated:
+        raise wrong(
+            "is vllm-router, behind which this version serves prefill and decode workers only",
+            why="how it is proven and watched was worked out for these alone",
+            fix="write `prefill` and `decode` in `roles`, or use the built-in frontend",
+            at=("frontend", "kind"),
+        )
     if several_nodes:
         raise wrong(
             "is vllm-router, which serves one node only",

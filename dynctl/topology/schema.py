@@ -201,7 +201,8 @@ class Topology(Section):
 
     @model_validator(mode="after")
     def _router_fits(self) -> Topology:
-        check_router(self.engine, self.router, self.frontend, self.control, several_nodes=bool(self.nodes))
+        layout = {"several_nodes": bool(self.nodes), "aggregated": self.roles.worker is not None}
+        check_router(self.engine, self.router, self.frontend, self.control, **layout)
         return self
 
     @model_validator(mode="after")

@@ -63,6 +63,21 @@ def test_every_pair_and_a_completion_through_the_router_are_proven(behind: Home)
     assert health(status) == "ok"
     assert status["frontend"]["errors_total"] == 0
     assert len({request["request_id"] for request in behind.requests("decode") if request["kv_bytes"]}) >= 3
+    pids = {process["id"]: process["pid"] for process in status["processes"]}
+    for order in (("scale", "decode=3", "--run", behind.name), ("drain", behind.name, "decode-1")):
+        refused = behind.run(*order)
+        assert refused.code == {"scale": 5, "drain": 2}[order[0]], refused.err
+        assert "  fix " in refused.err
+    assert {process["id"]: process["pid"] for process in behind.status()["processes"]} == pids
+
+
+def test_a_router_that_is_not_installed_is_said_before_anything_starts(home: Home) -> None:
+    done = home.run("up", "-d", home.topology(KIND), env={"VLLM_ROUTER": "/nowhere/vllm-router"})
+    assert done.code == 3
+    assert "vllm-router is not installed" in done.err
+    assert f"pip install vllm-router=={VERSION}" in done.err
+    assert "$VLLM_ROUTER" in done.err
+    assert not home.processes()
 
 
 def test_status_is_degraded_while_the_router_says_that_all_is_well(behind: Home) -> None:

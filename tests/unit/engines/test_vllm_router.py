@@ -38,12 +38,11 @@ def test_the_router_is_told_of_all_workers_and_starts_after_them() -> None:
     assert len(set(ports)) == len(ports)
 
 
-def test_workers_that_do_both_are_plain_workers_to_it() -> None:
-    plan = planned(text=AGGREGATED)
-    argv = plan.process("frontend").argv
-    at = argv.index("--worker-urls")
-    assert argv[at + 1 : at + 3] == tuple(worker.probes.url for worker in plan.workers())
-    assert "--vllm-pd-disaggregation" not in argv
+def test_workers_that_do_both_are_refused() -> None:
+    with pytest.raises(UsageError, match="prefill and decode workers only") as caught:
+        planned(text=AGGREGATED)
+    assert "frontend.kind" in f"{caught.value.where} {caught.value.cause}"
+    assert "built-in frontend" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize(
