@@ -292,7 +292,7 @@ def report(found: dict[str, dict[str, Figures]], held: list[dict[str, Any]], *, 
     print(f"{errors:.0f} errors; {cores} cores, load average {load_average:.1f} at the end")
     if cores < 4:
         print("fewer than 4 cores: routers and load share them with all else, so only ratios say something;")
-        print("what 2 worker processes of the frontend gain is not measurable here")
+        print("what several processes of the frontend cost: scripts/bench_workers.py")
     return bool(missed)
 
 
