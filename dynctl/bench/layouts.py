@@ -59,7 +59,20 @@ def room_beside(what: Layout, running: str, held: int, machine: Hardware) -> Non
             f"{what.label} needs {counted(what.gpus, 'GPU')} beside the {held} of {running}; "
             f"there are {len(machine.gpus)}",
             why="bench does not end a deployment that it did not start",
-            fix=f"`dynctl down {running}` and give bench its topology file: then both are started in turns",
+            fix=f"`--alternate` ends {running} for the comparison, and brings it up again at the end",
+        )
+
+
+def down_command(command: Sequence[str], what: Layout) -> list[str]:
+    """The command that ends the layout's run."""
+    return [*command, "down", what.name, "--timeout", DOWN_S]
+
+
+def refuse_running(what: Layout) -> None:
+    """UsageError where a run is there that has the layout's name."""
+    if is_supervised(what.name):
+        raise UsageError(
+            f"a run `{what.name}` is there already", why="another bench may be at it", fix=f"`dynctl down {what.name}`"
         )
 
 
@@ -70,24 +83,20 @@ def up(
     headers: Mapping[str, str],
     stopped: Callable[[], bool],
     aside: Callable[[], contextlib.AbstractContextManager[None]],
+    within: Held | None = None,
 ) -> Iterator[Target]:
-    """The layout, ready; it is down afterwards. `aside`: entered while `up` talks on stderr.
+    """The layout, ready; it is down afterwards. `aside`: entered while `up` talks on stderr; `within`: what holds the
+    run that made way for it.
 
     RuntimeFailure, with `up`'s own exit code, when it does not come up.
     """
-    if is_supervised(what.name):
-        raise UsageError(
-            f"a run `{what.name}` is there already", why="another bench may be at it", fix=f"`dynctl down {what.name}`"
-        )
+    refuse_running(what)
     sets = ["--set", f"name={what.name}", "--set", f"frontend.port={_free_port()}"]
-    order = Order(
-        up=[*command, "up", "-d", what.file, *sets, "--no-verify"],
-        down=[*command, "down", what.name, "--timeout", DOWN_S],
-    )
-    held = Held(command, order)
+    order = Order([*command, "up", "-d", what.file, *sets, "--no-verify"], [down_command(command, what)])
+    held = Held(command, order, within)
     try:
         with aside():
-            code = held.came_up(stopped)
+            code = held.done(stopped)
         if stopped():
             raise Interrupted
         if code:

@@ -8,33 +8,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from dynctl.bench import ask, layouts
+from dynctl.bench.away import away
 from dynctl.bench.conclude import conclude
 from dynctl.bench.crew import Crew
 from dynctl.bench.document import Document
 from dynctl.bench.files import write
+from dynctl.bench.holder import Held
 from dynctl.bench.layouts import Interrupted, Layout
 from dynctl.bench.measure import Arm, Bench, in_turns
 from dynctl.bench.pace import fitted, trial
 from dynctl.bench.progress import BenchProgress
 from dynctl.bench.stop import Stop
 from dynctl.bench.table import text
-from dynctl.bench.target import Target, by_run, by_url
+from dynctl.bench.target import Target, by_run
 from dynctl.bench.workload import Workload
 from dynctl.cli import bench_options as typed
-from dynctl.cli import choose
 from dynctl.cli.bench_options import BenchOptions
-from dynctl.errors import DynctlError, UsageError
+from dynctl.cli.bench_sources import sources
+from dynctl.errors import DynctlError
 from dynctl.preflight.gather import self_command
-from dynctl.store.run import TOPOLOGY_FILE, RunStore, is_supervised, known_runs
-from dynctl.topology.load import as_json
-
-Source = Target | Layout
-"""What is there already, and what has to be brought up."""
+from dynctl.store.run import RunStore, is_supervised, known_runs
 
 
 class Campaign:
@@ -54,47 +54,9 @@ class Campaign:
         self.arms: list[Arm] = []
         typed.workloads(options, options.model or "", compared=False)  # what is wrong with them is said first
         self.scratch = tempfile.TemporaryDirectory(prefix="dynctl-bench-")
-        self.sources = self._sources(names)
+        self.sources = sources(names, options, self.headers, Path(self.scratch.name))
         self.compared = len(self.sources) == 2 or options.aa
         self.began_at = time.time()
-
-    def _sources(self, names: Sequence[str]) -> list[Source]:
-        options = self.options
-        if options.url and names:
-            raise UsageError("--url and a name or file are two targets", fix="leave one of them out")
-        if options.url:
-            found: list[Source] = [by_url(options.url, self.headers)]
-        else:
-            found = [self._source(name) for name in names] or [by_run(choose.run(None), self.headers)]
-        if options.compare:
-            if len(found) > 1:
-                raise UsageError("--compare brings the second layout", fix="name one")
-            found.append(self._derived(found[0], options.compare))
-        if len(found) > 2:
-            raise UsageError("two layouts are compared", fix="name two")
-        return found
-
-    def _source(self, name: str) -> Source:
-        if name.endswith((".yaml", ".yml", ".json")) or "/" in name:
-            return layouts.layout(name, choose.topology(Path(name), []))
-        if name.startswith(("http:", "https:")):
-            return by_url(name, self.headers)
-        return by_run(choose.run(name), self.headers)
-
-    def _derived(self, of: Source, kind: str) -> Layout:
-        """The aggregated counterpart of a layout, as a file of its own."""
-        if kind != "agg":
-            raise UsageError(f"can't compare with `{kind}`", where="--compare", fix="there is one: agg")
-        if isinstance(of, Layout):
-            topology = choose.topology(Path(of.file), [])
-        elif of.plan is not None:
-            topology = choose.topology(Path(of.plan.run_dir) / TOPOLOGY_FILE, [])
-        else:
-            raise UsageError("nothing is known of a URL's layout", where="--compare", fix="name a run or a file")
-        document = msgspec.json.decode(as_json(topology))
-        path = Path(self.scratch.name) / "agg.json"
-        path.write_bytes(msgspec.json.encode(layouts.aggregated(document)))
-        return layouts.layout(str(path), choose.topology(path, []))
 
     # measuring
 
@@ -137,6 +99,9 @@ class Campaign:
         if len(layouts_) == 2 and not self._fit_together(layouts_):
             self._alternate(bench, progress, layouts_)
             return
+        if self.options.alternate and isinstance(self.sources[0], Target):
+            self._in_its_place(bench, progress, self.sources[0], layouts_[0])
+            return
         if len(layouts_) == 1 and len(self.sources) == 2:
             self._beside(layouts_[0], next(source for source in self.sources if isinstance(source, Target)))
         with contextlib.ExitStack() as stack:
@@ -145,7 +110,6 @@ class Campaign:
                 if isinstance(source, Target):
                     targets.append(source)
                 else:
-                    self._phase(f"bringing up {source.label}", progress)
                     targets.append(stack.enter_context(self._up(source, progress)))
             if self.options.aa:
                 targets.append(targets[-1])
@@ -170,30 +134,55 @@ class Campaign:
     def _alternate(self, bench: Bench, progress: BenchProgress, pair: list[Layout]) -> None:
         """Two start-ups of each, A B B A, with half of the rounds in each: what a start-up decides is seen twice."""
         self.notes.append("start-up confounded: the layouts were not up at once, but started in turns, A B B A")
-        for number, which in enumerate((0, 1, 1, 0)):
-            what = pair[which]
-            self._phase(f"bringing up {what.label} (start-up {number // 2 + 1} of 2)", progress)
-            with self._up(what, progress) as target:
-                if not self.arms:
-                    model = self.options.model or ask.model_of(target.url, dict(target.headers), target.cert)
-                    (workload,) = typed.workloads(self.options, model, compared=True)
-                    self._learn(bench, [target], workload)
-                    workload = self._paced(bench, target, workload)
-                    workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
-                    self.arms = [Arm(layout.label, workload) for layout in pair]
-                    self.arms += [_again(self.arms[1])] if self.options.aa else []
-                arms = self.arms[1:] if which else self.arms[:1]
-                workload = arms[0].workload
-                self._learn(bench, [target], workload)
-                half = (workload.rounds + 1) // 2
-                numbers = range(half) if number < 2 else range(half, workload.rounds)
-                self._phase(f"measuring {what.label}", progress)
-                in_turns(bench, [(arm, target) for arm in arms], numbers, self.stop.asked, start_up=number // 2)
+        labels = [layout.label for layout in pair]
+        for turn, which in enumerate((0, 1, 1, 0)):
+            with self._up(pair[which], progress, turn) as target:
+                self._turn(bench, progress, labels, turn, target)
             if self.stop.asked():
                 return
 
-    def _up(self, what: Layout, progress: BenchProgress) -> contextlib.AbstractContextManager[Target]:
-        return layouts.up(what, self_command(), self.headers, self.stop.asked, progress.aside)
+    def _in_its_place(self, bench: Bench, progress: BenchProgress, running: Target, layout: Layout) -> None:
+        """A B B A, where A runs already: it makes way for B, and its second start-up brings it back to the user."""
+        plan, labels = running.plan, [running.label, layout.label]
+        assert plan  # noqa: S101 - of a URL no counterpart is derived
+        layouts.refuse_running(layout)
+        self.notes.append("start-up confounded: the layouts were not up at once, but in turns, A B B A")
+        self.notes.append(f"{running.label} was measured as it ran, then ended, and brought up again for the last turn")
+        self._turn(bench, progress, labels, 0, running)
+        if self.stop.asked():
+            return
+        with away(plan, layout, self_command(), progress.aside, partial(self._phase, progress=progress)) as held:
+            for turn in (1, 2):
+                if not self.stop.asked():
+                    with self._up(layout, progress, turn, held) as target:
+                        self._turn(bench, progress, labels, turn, target)
+        if not self.stop.asked():
+            self._turn(bench, progress, labels, 3, by_run(RunStore(plan.name), self.headers, running.label))
+
+    def _turn(self, bench: Bench, progress: BenchProgress, names: Sequence[str], turn: int, on: Target) -> None:
+        """One of the four turns A B B A: half of the rounds of the one that is up."""
+        if not self.arms:
+            model = self.options.model or ask.model_of(on.url, dict(on.headers), on.cert)
+            (workload,) = typed.workloads(self.options, model, compared=True)
+            self._learn(bench, [on], workload)
+            workload = self._paced(bench, on, workload)
+            workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
+            self.arms = [Arm(label, workload) for label in names]
+            self.arms += [_again(self.arms[1])] if self.options.aa else []
+        arms = self.arms[1:] if turn in (1, 2) else self.arms[:1]
+        workload = arms[0].workload
+        self._learn(bench, [on], workload)
+        half = (workload.rounds + 1) // 2
+        numbers = range(half) if turn < 2 else range(half, workload.rounds)
+        self._phase(f"measuring {arms[0].label}", progress)
+        in_turns(bench, [(arm, on) for arm in arms], numbers, self.stop.asked, start_up=turn // 2)
+
+    def _up(
+        self, what: Layout, progress: BenchProgress, turn: int | None = None, within: Held | None = None
+    ) -> AbstractContextManager[Target]:
+        start_up = "" if turn is None else f" (start-up {turn // 2 + 1} of 2)"
+        self._phase(f"bringing up {what.label}{start_up}", progress)
+        return layouts.up(what, self_command(), self.headers, self.stop.asked, progress.aside, within)
 
     def _learn(self, bench: Bench, targets: Sequence[Target], workload: Workload) -> None:
         for target in targets:
@@ -218,11 +207,14 @@ class Campaign:
         """Whether this machine's free GPUs hold both. Without GPUs only on request: cores would be shared."""
         if self.options.together:
             return True
-        wanted = sum(what.gpus for what in pair)
         from dynctl.hardware.discover import discover
 
         machine = discover()
-        return machine.has_gpu() and len(machine.gpus) >= wanted and not _alive_runs()
+        return (
+            machine.has_gpu()
+            and len(machine.gpus) >= sum(what.gpus for what in pair)
+            and not any(is_supervised(store.name) for store in known_runs())
+        )
 
     def _beside(self, layout: Layout, running: Target) -> None:
         """A layout comes up beside what runs already."""
@@ -280,7 +272,3 @@ def _spare_cores(processes: int) -> list[int] | None:
     """The last cores that this process may use, where there are enough: the kernel then moves nothing about."""
     cores = sorted(os.sched_getaffinity(0))
     return cores[-processes:] if len(cores) >= 8 * processes else None
-
-
-def _alive_runs() -> list[RunStore]:
-    return [store for store in known_runs() if is_supervised(store.name)]

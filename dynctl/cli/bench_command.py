@@ -22,6 +22,12 @@ Model = Annotated[str | None, typer.Option(metavar="NAME", help="Its model; aske
 Compare = Annotated[str | None, typer.Option(metavar="agg", help="Compare with the aggregated layout on as many GPUs.")]
 AgainstItself = Annotated[bool, typer.Option("--aa", help="Compare the target with itself: the noise floor.")]
 Together = Annotated[bool, typer.Option("--together", help="Have both layouts up at once, even without GPUs.")]
+Alternate = Annotated[
+    bool,
+    typer.Option(
+        "--alternate", help="--compare: end the running deployment meanwhile, and bring it up again at the end."
+    ),
+]
 Concurrency = Annotated[
     str | None, typer.Option(metavar="N[,N...]", help="Closed loop of so many streams; several are a sweep.")
 ]
@@ -59,6 +65,7 @@ def bench(
     compare: Compare = None,
     aa: AgainstItself = False,
     together: Together = False,
+    alternate: Alternate = False,
     concurrency: Concurrency = None,
     rate: Rate = None,
     arrivals: Arrivals = "poisson",

@@ -32,6 +32,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     compare: str | None = None
     aa: bool = False
     together: bool = False
+    alternate: bool = False
     concurrency: str | None = None
     rate: str | None = None
     arrivals: str = "poisson"

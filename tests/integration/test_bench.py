@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.mock_stream import DONE, HEAD, Mock, Writer, end, send, token, usage
-from tests.integration.run_harness import Home
+from tests.integration.run_harness import Home, until
 
 QUICK = ("--isl", "40", "--osl", "6", "--concurrency", "2", "--requests", "8")
 
@@ -79,6 +79,86 @@ def test_a_running_deployment_against_its_aggregated_counterpart(home: Home) -> 
     assert home.status()["state"] == "ready"
     assert {record.parent.name for record in (home.dir / "state").glob("dynctl/*/*/run.json")} >= {home.name}
     assert home.run("status", f"{home.name}-agg-bench").code == 5
+
+
+def test_a_running_deployment_makes_way_for_its_counterpart_and_comes_back(home: Home) -> None:
+    """A as it runs, B, B, and A again, which stays: at its old address, from its own topology."""
+    home.control(prefill={"prefill_delay_ms": 40}, worker={"prefill_delay_ms": 10})
+    home.up()
+    before = home.status()
+    done = home.run("bench", "--compare", "agg", "--alternate", *QUICK, "--rounds", "4", "--json")
+    assert done.code in (0, 1), done.err
+    document = done.json()
+    assert [run["layout"] for run in document["runs"]] == [home.name, f"{home.name}-agg"]
+    assert [run["start_ups"] for run in document["runs"]] == [2, 2]
+    assert [run["rounds"] for run in document["runs"]] == [4, 4]
+    assert document["comparison"]["ttft_p50"]["ratio"] > 1.5
+    assert any("brought up again" in note for note in document["notes"])
+    after = home.status()
+    assert (after["state"], after["frontend"]["url"]) == ("ready", before["frontend"]["url"])
+    assert after["supervisor"]["pid"] != before["supervisor"]["pid"]
+    assert home.run("status", f"{home.name}-agg-bench").code == 5
+
+
+@pytest.mark.parametrize(
+    ("phase", "how"),
+    [
+        ("stopping {}", signal.SIGINT),
+        ("stopping {}", signal.SIGKILL),
+        ("bringing up", signal.SIGTERM),
+        ("bringing up", signal.SIGKILL),
+        ("measuring {}-agg", signal.SIGINT),
+        ("measuring {}-agg", signal.SIGKILL),
+        ("again", signal.SIGINT),
+        ("again", signal.SIGKILL),
+    ],
+)
+def test_what_made_way_comes_back_whatever_happens(home: Home, phase: str, how: signal.Signals) -> None:
+    """Interrupted or killed while it is ended, its counterpart is started or measured, and it is brought back."""
+    home.up()
+    before = home.status()["supervisor"]["pid"]
+    command = home.start("bench", "--compare", "agg", "--alternate", *QUICK, "--rounds", "2", "--json")
+    command.says(phase.format(home.name))
+    command.signal(how)
+    done = command.wait()
+    if how != signal.SIGKILL:
+        assert done.code == 128 + how, done.err
+        assert done.json()["partial"] is True
+    _comes_back(home, before)
+
+
+def test_what_made_way_comes_back_where_its_counterpart_does_not_start(home: Home) -> None:
+    """bench's exit code is that of the counterpart's `up`."""
+    home.up()
+    before = home.status()["supervisor"]["pid"]
+    home.control(worker={"die_at_phase": "weights"})
+    done = home.run("bench", "--compare", "agg", "--alternate", *QUICK, "--rounds", "2", "-o", "out")
+    assert done.code == 1
+    assert f"`{home.name}-agg` did not come up" in done.err
+    _comes_back(home, before)
+
+
+def test_where_those_that_hold_it_were_killed_too_it_is_brought_back_by_hand(home: Home) -> None:
+    """The counterpart is a run as any other, and what made way is known by its name."""
+    home.up()
+    before = home.status()["supervisor"]["pid"]
+    command = home.start("bench", "--compare", "agg", "--alternate", *QUICK, "--rounds", "2")
+    command.says(f"measuring {home.name}-agg")
+    for process in home.processes():
+        if {"_hold", "bench"} & set(process.cmdline()):
+            process.kill()
+    assert home.run("down", f"{home.name}-agg-bench").code == 0
+    assert home.run("up", "-d", home.name).code == 0
+    _comes_back(home, before)
+
+
+def _comes_back(home: Home, before: int) -> None:
+    """The run, under another supervisor than before, and nothing else."""
+    home.await_status(lambda s: s["state"] == "ready" and s["supervisor"]["pid"] != before, "it is back")
+    until(lambda: not any("_hold" in process.cmdline() for process in home.processes()), "who held it has ended")
+    assert home.run("status", f"{home.name}-agg-bench").code == 5
+    assert home.run("down", home.name).code == 0
+    home.nothing_left()
 
 
 @pytest.mark.parametrize("phase", ["bringing up", "measuring"])
@@ -182,6 +262,7 @@ def test_a_target_that_refuses_everything_is_invalid(home: Home) -> None:
         (("--rate", "x"), 2, "not a rate"),
         (("--trace", "absent.jsonl"), 2, "can't read"),
         (("--output", "/proc/nowhere"), 2, "can't write"),
+        (("--url", "http://127.0.0.1:9", "--alternate"), 2, "--alternate goes with --compare agg"),
         (("nowhere",), 5, "no run"),
         (("absent.yaml",), 2, "no such file"),
         (("diff", "one"), 2, "two saved results"),

@@ -52,4 +52,4 @@ def test_room_beside_a_run() -> None:
     room_beside(what, "mine", 6, Hardware())
     with pytest.raises(HostError) as error:
         room_beside(what, "mine", 6, machine)
-    assert "`dynctl down mine`" in str(error.value.fix)
+    assert "`--alternate`" in str(error.value.fix)
