@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
-from dynctl.bench.prompts import FILLER, WORDS, Vocabulary
+from dynctl.bench.prompts import Vocabulary, counted
 from dynctl.errors import RuntimeFailure, UsageError
 from dynctl.http.pinned import trust
 from dynctl.telemetry.scrape import EngineSample, sample
@@ -53,8 +53,7 @@ def vocabulary(
 ) -> Vocabulary | None:
     """How the target's own tokenizer counts our words: as its `/tokenize` says, or the `usage` of one-token answers.
 
-    None where it tells neither. Every word is counted after a space and after another word, whose own count is taken
-    off.
+    None where it tells neither.
     """
     with _client(headers, cert) as http:
 
@@ -67,7 +66,7 @@ def vocabulary(
             return _number(http, url + path, body, "usage", "prompt_tokens")
 
         for count in (by_tokenize, by_usage):
-            if found := _counted(count):
+            if found := counted(count):
                 return found
     return None
 
@@ -86,22 +85,6 @@ def _number(http: httpx.Client, url: str, body: Mapping[str, object], *path: str
         return int(found)
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
-
-
-def _counted(count: Callable[[str], int | None]) -> Vocabulary | None:
-    base, twice = count(" the"), count(" the the")
-    if base is None or twice is None:
-        return None
-    tokens = {}
-    for word in WORDS:
-        found = count(f" the {word}")
-        if found is not None and found > base:
-            tokens[word] = found - base
-    candidates = (*FILLER, *(f" {word}" for word in tokens))
-    filler = next((piece for piece in candidates if (count(f" the{piece}") or 0) - base == 1), None)
-    if filler is None or not tokens:
-        return None
-    return Vocabulary(tokens=tokens, filler=filler, overhead=base - (twice - base))
 
 
 def engine_sample(url: str) -> EngineSample | None:

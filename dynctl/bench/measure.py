@@ -83,15 +83,11 @@ class Bench:
 
     def round(self, arm: Arm, target: Target, number: int, meter: Meter, *, start_up: int = 0, warm: bool) -> None:
         """One round of one arm; `warm`: the first of a start-up, which gets twice the ramp."""
-        sessions = self._sessions(arm.workload, target, number, warm=warm)
-        for session in sessions:
+        job = self._job(target, arm.workload, number, warm=warm)
+        for session in job.sessions:
             arm.ids.update((shot.id, shot.input_tokens) for shot in session.shots)
         meter.sample()
-        result = self._client.run(
-            self._job(target, arm.workload, sessions),
-            lambda progress: self._tell(f"round {number + 1}/{arm.workload.rounds}  {arm.label}", progress),
-            self._stopped,
-        )
+        result = self._run(job, f"round {number + 1}/{arm.workload.rounds}  {arm.label}")
         meter.sample()
         arm.healths += [result.health] if result.health is not None else []
         arm.gave_up = arm.gave_up or result.gave_up
@@ -101,13 +97,12 @@ class Bench:
 
     def pace(self, target: Target, workload: Workload) -> float | None:
         """Requests per second of a trial that is kept nowhere; None where none was served."""
-        result = self._client.run(
-            self._job(target, workload, self._sessions(workload, target, 0, warm=True)),
-            lambda progress: self._tell(f"pace  {target.label}", progress),
-            self._stopped,
-        )
+        result = self._run(self._job(target, workload, 0, warm=True), f"pace  {target.label}")
         found = rates(Round(number=0, samples=result.samples))
         return found.requests_per_s if found else None
+
+    def _run(self, job: Job, what: str) -> Result:
+        return self._client.run(job, lambda progress: self._tell(what, progress), self._stopped)
 
     def _sessions(self, workload: Workload, target: Target, number: int, *, warm: bool) -> tuple[Session, ...]:
         vocabulary = self._vocabularies.get(target.url) or guessed_vocabulary()
@@ -117,7 +112,8 @@ class Bench:
             return opened(workload, vocabulary, number)
         return closed(workload, vocabulary, number, warm=workload.concurrency if warm else 0)
 
-    def _job(self, target: Target, workload: Workload, sessions: tuple[Session, ...]) -> Job:
+    def _job(self, target: Target, workload: Workload, number: int, *, warm: bool) -> Job:
+        sessions = self._sessions(workload, target, number, warm=warm)
         timed = sessions[0].at_s is not None
         rate = workload.open.rate if workload.open else 8.0
         connections = workload.concurrency or min(len(sessions), max(1, round(rate * 2)))

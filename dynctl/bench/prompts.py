@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -57,6 +57,42 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 def guessed_vocabulary() -> Vocabulary:
     """For targets that don't count tokens: a token per word, which most large vocabularies have."""
     return Vocabulary(tokens=dict.fromkeys(WORDS, 1), filler=FILLER[0])
+
+
+def counted(count: Callable[[str], int | None]) -> Vocabulary | None:
+    """The vocabulary of a tokenizer by how many tokens it counts in a text; None where it does not say.
+
+    Words are counted after a space and after another word, whose own count is taken off.
+    """
+    base, twice = count(" the"), count(" the the")
+    if base is None or twice is None:
+        return None
+
+    def together(words: Sequence[str]) -> int | None:
+        found = count(f" the {' '.join(words)}")
+        return None if found is None else found - base
+
+    tokens = _each(WORDS, together(WORDS), together)
+    candidates = (*FILLER, *(f" {word}" for word in tokens))
+    filler = next((piece for piece in candidates if (count(f" the{piece}") or 0) - base == 1), None)
+    if filler is None or not tokens:
+        return None
+    return Vocabulary(tokens=tokens, filler=filler, overhead=base - (twice - base))
+
+
+def _each(words: Sequence[str], total: int | None, together: Callable[[Sequence[str]], int | None]) -> dict[str, int]:
+    """Tokens of each word, of which there are `total` together. As many as words: one each. Else they are halved, and
+    the second half has what the first leaves. Words that can't be counted are left out."""
+    if total is not None and total < len(words):
+        return {}
+    if total is not None and len(words) in (1, total):
+        return dict.fromkeys(words, total // len(words))
+    if len(words) == 1:
+        return {}
+    first, second = words[: len(words) // 2], words[len(words) // 2 :]
+    part = together(first)
+    rest = together(second) if part is None or total is None else total - part
+    return _each(first, part, together) | _each(second, rest, together)
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
