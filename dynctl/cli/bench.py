@@ -78,8 +78,9 @@ class Campaign:
                 raise
             self._phase("working out the result", progress)
         document = self._document()
-        written = write(self.output, document, self.arms) if self.output else []
-        self._show(document, written)
+        self._show(document)
+        for path in write(self.output, document, self.arms) if self.output else ():
+            print(f"wrote {path}", file=sys.stderr)  # noqa: T201
         if self.stop.number:
             return 128 + self.stop.number
         return 0 if document.valid else 1
@@ -123,7 +124,7 @@ class Campaign:
         for workload in loads:
             self._learn(bench, targets, workload)
             for target in targets:
-                workload = self._paced(bench, target, workload)
+                workload = self._paced(bench, progress, target, workload)
             arms = [Arm(target.label, workload) for target in targets]
             if self.options.aa:
                 arms[-1] = _again(arms[-1])
@@ -165,7 +166,7 @@ class Campaign:
             model = self.options.model or ask.model_of(on.url, dict(on.headers), on.cert)
             (workload,) = typed.workloads(self.options, model, compared=True)
             self._learn(bench, [on], workload)
-            workload = self._paced(bench, on, workload)
+            workload = self._paced(bench, progress, on, workload)
             workload = msgspec.structs.replace(workload, rounds=max(2, workload.rounds))
             self.arms = [Arm(label, workload) for label in names]
             self.arms += [_again(self.arms[1])] if self.options.aa else []
@@ -190,10 +191,11 @@ class Campaign:
             if not bench.learn(target, workload) and note not in self.notes:
                 self.notes.append(note)
 
-    def _paced(self, bench: Bench, target: Target, workload: Workload) -> Workload:
+    def _paced(self, bench: Bench, progress: BenchProgress, target: Target, workload: Workload) -> Workload:
         """Fewer requests a round where a comparison of a slow target would take long, and nobody said how many."""
         if not self.compared or self.options.requests or not workload.concurrency or workload.open or workload.trace:
             return workload
+        self._phase("trying the pace", progress)
         pace = bench.pace(target, trial(workload))
         fit = fitted(workload, pace) if pace else workload
         if pace and fit.requests < workload.requests:
@@ -244,14 +246,12 @@ class Campaign:
             at=self.began_at,
         )
 
-    def _show(self, document: Document, written: Sequence[Path]) -> None:
+    def _show(self, document: Document) -> None:
         if self.options.json:
             print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())  # noqa: T201
         else:
             for line in text(document):
                 print(line)  # noqa: T201 - stdout is data
-        for path in written:
-            print(f"wrote {path}", file=sys.stderr)  # noqa: T201
 
 
 def bench(names: Sequence[str], options: BenchOptions) -> int:

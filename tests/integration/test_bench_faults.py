@@ -4,9 +4,13 @@ what was measured kept and marked, and nothing left running."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
+import shutil
 import signal
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,34 +37,24 @@ async def refused(writer: Writer, status: int = 503) -> None:
     await writer.drain()
 
 
-def completions(reply: Reply) -> Callable[[Mock], Reply]:
-    """Answers completions by their number, counted from 0; everything else is not found."""
+@contextlib.contextmanager
+def completions(reply: Reply) -> Iterator[Mock]:
+    """A server that answers completions by their number, counted from 0; everything else is not found."""
+    asked = itertools.count()
 
-    def of(mock: Mock) -> Reply:
-        asked = 0
+    async def answer(writer: Writer, number: int) -> None:
+        if b'"stream":true' in mock.bodies[number]:
+            await reply(writer, next(asked))
+        else:
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
-        async def answer(writer: Writer, number: int) -> None:
-            nonlocal asked
-            if b'"stream":true' not in mock.bodies[number]:
-                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
-                return
-            asked += 1
-            await reply(writer, asked - 1)
-
-        return answer
-
-    return of
+    with Mock(answer) as mock:
+        yield mock
 
 
 def measured(home: Home, reply: Reply, *more: str) -> tuple[int, dict[str, Any]]:
     """bench's exit code and document, of a server that answers so. The document is on disk, too."""
-    made: list[Reply] = []
-
-    async def later(writer: Writer, number: int) -> None:
-        await made[0](writer, number)
-
-    with Mock(later) as mock:
-        made.append(completions(reply)(mock))
+    with completions(reply) as mock:
         done = home.run("bench", "--url", mock.url, *LOAD, *more, "--json", "-o", "out")
     assert "Traceback" not in done.err, done.err
     document: dict[str, Any] = done.json()
@@ -151,22 +145,41 @@ def test_outputs_that_end_early_are_invalid(home: Home) -> None:
     assert problems(document)["short_outputs"].endswith("80 output tokens came where 360 were asked for")
 
 
+def test_an_output_directory_that_goes_away_costs_the_files_alone(home: Home) -> None:
+    """The result was printed before they are written."""
+    out = home.dir / "work" / "out"
+
+    async def reply(writer: Writer, number: int) -> None:
+        if out.is_dir():
+            shutil.rmtree(out)
+            out.write_text("a file in its place")
+        await served(writer)
+
+    with completions(reply) as mock:
+        done = home.run("bench", "--url", mock.url, *LOAD, "--json", "-o", "out")
+    assert done.code == 1
+    assert done.json()["runs"][0]["requests"] == 40
+    assert done.error()["error"] == ["can't write the results: Not a directory"]
+    home.nothing_left()
+
+
 # Ctrl-C
 
 
 def test_ctrl_c_while_the_tokenizer_is_asked(home: Home) -> None:
     """Nothing was measured: 130, and a document that says so."""
-    asked = asyncio.Event()
+    signalled = threading.Event()
 
     async def reply(writer: Writer, number: int) -> None:
-        asked.set()
-        await asyncio.sleep(0.05)
+        while not signalled.is_set():
+            await asyncio.sleep(0.01)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n" + b'{"count": %d}' % (2 + number % 2))
 
     with Mock(reply) as mock:
         command = home.start("bench", "--url", mock.url, *LOAD, "--json", "-o", "out")
         command.says("asking the tokenizer")
         command.signal(signal.SIGINT)
+        signalled.set()
         done = command.wait()
     assert done.code == 130, done.err
     document = done.json()
@@ -174,32 +187,38 @@ def test_ctrl_c_while_the_tokenizer_is_asked(home: Home) -> None:
     home.nothing_left()
 
 
-def test_ctrl_c_while_warming_up(home: Home) -> None:
-    """Requests are under way, none that counts has ended."""
+def interrupted(home: Home, said: str, *more: str) -> dict[str, Any]:
+    """The document of a bench whose server never ends a stream, after a Ctrl-C once it `said` that."""
 
     async def reply(writer: Writer, _: int) -> None:
         writer.write(HEAD)
         await send(writer, token())
         await asyncio.sleep(3600)
 
-    made: list[Reply] = []
-
-    async def later(writer: Writer, number: int) -> None:
-        await made[0](writer, number)
-
-    with Mock(later) as mock:
-        made.append(completions(reply)(mock))
-        command = home.start("bench", "--url", mock.url, *LOAD, "--json", "-o", "out")
-        command.says("round 1/1")
+    with completions(reply) as mock:
+        command = home.start("bench", "--url", mock.url, *more, "--json", "-o", "out")
+        command.says(said)
         command.signal(signal.SIGINT)
         done = command.wait()
     assert done.code == 130, done.err
-    document = done.json()
+    home.nothing_left()
+    document: dict[str, Any] = done.json()
+    return document
+
+
+def test_ctrl_c_while_the_pace_is_tried(home: Home) -> None:
+    """Before the first round of a comparison: nothing was measured."""
+    document = interrupted(home, "trying the pace", "--aa", "--model", "m", "--isl", "20", "--osl", "2")
+    assert (document["partial"], document["interrupted_in"], document["runs"]) == (True, "trying the pace", [])
+
+
+def test_ctrl_c_while_warming_up(home: Home) -> None:
+    """Requests are under way, none that counts has ended."""
+    document = interrupted(home, "round 1/1", *LOAD)
     assert (document["partial"], document["interrupted_in"]) == (True, "measuring")
     assert document["runs"][0]["requests"] == 0
     rows = [json.loads(line) for line in (home.dir / "work" / "out" / "requests.jsonl").read_text().splitlines()]
     assert [(row["phase"], row["error"]) for row in rows] == [("ramp", "stopped")] * 2
-    home.nothing_left()
 
 
 def test_ctrl_c_in_the_start_up_of_the_second_layout(home: Home) -> None:
