@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -16,7 +15,7 @@ from dynctl.export.from_graph import from_documents
 from dynctl.export.to_graph import to_graph
 from dynctl.export.yaml_text import dump
 from dynctl.topology.yaml_source import compose_documents
-from tests.unit.export.crd import SCHEMAS
+from tests.unit.export.crd import check
 from tests.unit.export.graphs import WRITERS, exported, imported, topology
 
 TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12).filter(
@@ -104,7 +103,7 @@ def test_topology_to_graph_and_back(api: str, sections: dict[str, Any]) -> None:
     made = topology(**sections)
     graph, _ = to_graph(made)
     text = exported(made, api)
-    jsonschema.validate(yaml.safe_load(text), SCHEMAS[api])
+    check(yaml.safe_load(text), api)
     again, left = imported(text)
     assert left == []
     assert to_graph(again)[0] == graph
