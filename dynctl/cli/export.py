@@ -35,6 +35,7 @@ def k8s(
     """A DynamoGraphDeployment for Kubernetes."""
     from dynctl.cli import choose
     from dynctl.export import v1alpha1, v1beta1
+    from dynctl.export.graph import unversioned
     from dynctl.export.to_graph import to_graph
     from dynctl.export.yaml_text import dump
 
@@ -45,6 +46,10 @@ def k8s(
     graph, left_out = to_graph(topology, image)
     if not topology.engine.startswith("dynamo-"):
         talk(f"note: engine `{topology.engine}` becomes Dynamo's worker for it, behind Dynamo's own frontend")
+    if silent := unversioned(graph):
+        talk(
+            f"note: no version in the image's tag ({', '.join(silent)}): newer operators ask for x-k8s.runtime_version"
+        )
     for key in left_out:
         talk(f"left out: {topology.where(*key.split('.'))}: a DynamoGraphDeployment has no place for it")
     write(dump(versions[api](graph)), output)

@@ -149,6 +149,7 @@ def _pod(role: str, part: Part) -> Data:
         "name": part.name if part.name != NAMES[kinds[role]] else None,
         "nodes": part.nodes if part.nodes > 1 else None,
         "image": part.container.image,
+        "runtime_version": part.runtime_version,
         "pull_policy": part.container.pull_policy,
         "working_dir": part.container.working_dir,
         "secret": part.secret,
@@ -160,7 +161,7 @@ def _pod(role: str, part: Part) -> Data:
 def _common(pods: dict[str, Data]) -> Data:
     """What all components have alike once, the rest by component."""
     shared: Data = {}
-    for key in ("image", "pull_policy", "working_dir", "secret", "shared_memory"):
+    for key in ("image", "runtime_version", "pull_policy", "working_dir", "secret", "shared_memory"):
         values = [pod[key] for pod in pods.values()]
         if values[0] is not None and all(value == values[0] for value in values):
             shared[key] = values[0]

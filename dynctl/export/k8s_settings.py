@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from dynctl.errors import UsageError
 from dynctl.topology.base import Env, Section, Text
@@ -12,22 +13,41 @@ from dynctl.topology.nodes import shown
 from dynctl.topology.schema import Topology
 
 KEY = "x-k8s"
-DNS_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-QUANTITY = r"^[0-9]{1,15}(\.[0-9]{1,9})?([KMGTPE]i?|[mk]|[eE][0-9]{1,2})?$"
+DNS_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+QUANTITY = (
+    r"^\+?([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})"  # the number, then its unit
+    r"([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]{1,2})?$"
+)
+VERSION = r"^(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}$"
 
-Dns = Annotated[str, StringConstraints(pattern=DNS_NAME)]
-"""A name of Kubernetes's: of a namespace, a secret, a claim."""
+Dns = Annotated[str, StringConstraints(pattern=rf"^{DNS_LABEL}(\.{DNS_LABEL})*$", max_length=253)]
+"""A name of Kubernetes's: of a graph, a secret."""
+Label = Annotated[str, StringConstraints(pattern=f"^{DNS_LABEL}$")]
+"""One without dots: of a namespace, and of a claim, since the volume of a pod is named after it."""
+
+
+def _plain_zero(size: str) -> str:
+    """Nothing is `0` however it was spelled: v1alpha1 has another word for it."""
+    return size if re.match(r"[+0.]*[1-9]", size) else "0"
+
+
+Size = Annotated[str, StringConstraints(pattern=QUANTITY), AfterValidator(_plain_zero)]
 
 
 class PodSettings(Section):
-    """What pods are made of. `volumes`: mount path by name of an existing claim."""
+    """What pods are made of.
+
+    `volumes`: mount path by name of an existing claim. `runtime_version`: Dynamo's in the image, where its tag does
+    not say it.
+    """
 
     image: Text | None = None
+    runtime_version: Annotated[str, StringConstraints(pattern=VERSION)] | None = None
     pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     working_dir: Text | None = None
     secret: Dns | None = None
-    shared_memory: Annotated[str, StringConstraints(pattern=QUANTITY)] | None = None
-    volumes: dict[Dns, Annotated[str, StringConstraints(pattern="^/[^:]*$")]] = Field(default={})
+    shared_memory: Size | None = None
+    volumes: dict[Label, Annotated[str, StringConstraints(pattern="^/[^:]*$")]] = Field(default={})
     env: Env = Field(default={})
 
 
@@ -51,7 +71,7 @@ class K8sSettings(PodSettings):
     """Of all components, and what is of the graph as a whole. `rdma`: the device plugin's resource, or none."""
 
     name: Dns | None = None
-    namespace: Dns | None = None
+    namespace: Label | None = None
     rdma: Annotated[str, StringConstraints(pattern=r"^(none|[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63})$")] | None = None
     components: Components = Components()
 

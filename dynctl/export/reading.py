@@ -22,6 +22,7 @@ class Part(NamedTuple):
     replicas: int
     nodes: int
     gpus: Cursor
+    runtime_version: str | None
     shared_memory: str | None
     secret: str | None
     volumes: dict[str, str]
@@ -51,6 +52,15 @@ def read_container(at: Cursor) -> Container:
         rdma=rdma_of(at.at("resources", "limits"), at.at("resources", "requests")),
         ipc_lock=tuple(item for item in capabilities if item.peek() == IPC_LOCK),
     )
+
+
+def nodes_of(multinode: Cursor) -> int:
+    """Over how many pods a worker goes: two where the field is there and names no number, as the API has it."""
+    if not multinode:
+        return 1
+    if not multinode.names():
+        multinode.done()
+    return multinode.get("nodeCount").count(2, 2)
 
 
 def rdma_of(*resources: Cursor) -> dict[str, tuple[Cursor, ...]]:

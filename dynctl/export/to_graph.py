@@ -16,6 +16,7 @@ from dynctl.export import dialect
 from dynctl.export.dialect import Dialect
 from dynctl.export.graph import Component, Graph, Kind
 from dynctl.export.k8s_settings import K8sSettings, settings
+from dynctl.export.names import refuse_names
 from dynctl.plan.redact import SECRET_NAME
 from dynctl.topology.node_spec import span_of
 from dynctl.topology.roles import RoleSpec
@@ -58,13 +59,13 @@ def to_graph(topology: Topology, image: str | None = None) -> tuple[Graph, tuple
                 why="a pod runs an image with Dynamo and the engine; which one depends on the cluster's drivers",
                 fix="`--image nvcr.io/nvidia/ai-dynamo/vllm-runtime:VERSION`, or `x-k8s: {image: ...}` in the file",
             )
-    _refuse_ambiguous(topology, (front, *workers))
     graph = Graph(
         name=chosen.name or topology.name.rstrip("-"),
         namespace=chosen.namespace,
         framework=speech.framework,
         components=(front, *workers),
     )
+    refuse_names(topology, graph)
     return graph, tuple(_left_out(topology, speech))
 
 
@@ -102,26 +103,6 @@ def _refuse(topology: Topology, speech: Dialect) -> None:
                 )
 
 
-def _refuse_ambiguous(topology: Topology, components: tuple[Component, ...]) -> None:
-    """Kubernetes knows components by name, and mounts by path."""
-    names: set[str] = set()
-    for component in components:
-        where = topology.where("x-k8s", "components", component.kind)
-        if component.name.lower() in names:
-            raise UsageError(
-                f"two components are named `{component.name}`",
-                where=where,
-                why="a graph tells its components apart by name, whatever the case of the letters",
-                fix="give each a name of its own",
-            )
-        names.add(component.name.lower())
-        paths = list(component.volumes.values())
-        if twice := next((path for path in paths if paths.count(path) > 1), None):
-            raise UsageError(
-                f"{component.name} mounts two volumes at {twice}", where=where, fix="give each a path of its own"
-            )
-
-
 def _pod(kind: Kind, chosen: K8sSettings) -> Component:
     """What the settings alone say of a component."""
     own = chosen.of(kind)
@@ -129,6 +110,7 @@ def _pod(kind: Kind, chosen: K8sSettings) -> Component:
         name=own.name or NAMES[kind],
         kind=kind,
         image=own.image,
+        runtime_version=own.runtime_version,
         pull_policy=own.pull_policy,
         working_dir=own.working_dir,
         env=own.env,

@@ -8,7 +8,7 @@ from typing import Any
 from dynctl.export.cursor import Cursor
 from dynctl.export.graph import GROUP, KIND, Component, Graph
 from dynctl.export.pods import container, variables, without_empty
-from dynctl.export.reading import Part, environment, rdma_of, read_container
+from dynctl.export.reading import Part, environment, nodes_of, rdma_of, read_container
 
 API_VERSION = f"{GROUP}/v1alpha1"
 
@@ -37,6 +37,7 @@ def _service(component: Component) -> dict[str, Any]:
             "componentType": "worker" if split else component.kind,
             "subComponentType": component.kind if split else None,
             "replicas": component.replicas,
+            "runtimeVersionOverride": component.runtime_version,
             "multinode": {"nodeCount": component.nodes} if component.nodes > 1 else None,
             "resources": {"limits": {"gpu": str(component.gpus)}} if component.gpus else None,
             "sharedMemory": _shared_memory(component.shared_memory),
@@ -71,8 +72,9 @@ def _read(at: Cursor, name: str, shared: Cursor, claims: Mapping[str | None, Cur
         kind=at.get("componentType"),
         subkind=at.get("subComponentType").text(),
         replicas=at.get("replicas").count(0, 1),
-        nodes=at.at("multinode", "nodeCount").count(2, 1),
+        nodes=nodes_of(at.get("multinode")),
         gpus=at.at("resources", "limits", "gpu") or at.at("resources", "requests", "gpu"),
+        runtime_version=at.get("runtimeVersionOverride").text(),
         shared_memory="0" if disabled else at.at("sharedMemory", "size").text(),
         secret=at.get("envFromSecret").text(),
         volumes=_volumes(at, claims),

@@ -7,7 +7,7 @@ from typing import Any
 from dynctl.export.cursor import Cursor
 from dynctl.export.graph import GROUP, KIND, Component, Graph
 from dynctl.export.pods import container, variables, without_empty
-from dynctl.export.reading import GPU, Part, environment, read_container
+from dynctl.export.reading import GPU, Part, environment, nodes_of, read_container
 
 API_VERSION = f"{GROUP}/v1beta1"
 MAIN = "main"
@@ -40,6 +40,7 @@ def _component(component: Component) -> dict[str, Any]:
             "name": component.name,
             "type": component.kind,
             "replicas": component.replicas,
+            "runtimeVersionOverride": component.runtime_version,
             "multinode": {"nodeCount": component.nodes} if component.nodes > 1 else None,
             "sharedMemorySize": component.shared_memory,
             "podTemplate": {"spec": without_empty({"containers": [main], "volumes": volumes})},
@@ -68,8 +69,9 @@ def _read(at: Cursor, shared: Cursor) -> Part:
         kind=at.get("type"),
         subkind=None,
         replicas=at.get("replicas").count(0, 1),
-        nodes=at.at("multinode", "nodeCount").count(2, 1),
+        nodes=nodes_of(at.get("multinode")),
         gpus=limits.get(GPU) or main.at("resources", "requests", GPU),
+        runtime_version=at.get("runtimeVersionOverride").text(),
         shared_memory=at.get("sharedMemorySize").text(),
         secret=_secret(main),
         volumes=_volumes(pod, main),

@@ -32,8 +32,11 @@ def list_of(item: Schema, **more: Any) -> Schema:
 
 TEXT: Schema = {"type": "string", "minLength": 1}
 BOOL: Schema = {"type": "boolean"}
-QUANTITY: Schema = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][0-9]+)?$"}
-NOT_ZERO: Schema = {"allOf": [QUANTITY, {"pattern": r"^[0.]*[1-9]"}]}
+QUANTITY: Schema = {
+    "type": "string",
+    "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$",
+}
+NOT_ZERO: Schema = {"allOf": [QUANTITY, {"pattern": r"^[+0.]*[1-9]"}]}
 LABEL: Schema = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
 _PART = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 DNS: Schema = {"type": "string", "pattern": rf"^{_PART}(\.{_PART})*$", "maxLength": 253}
@@ -130,7 +133,7 @@ def check(document: Any, api: str) -> None:
 @functools.cache
 def _theirs(file: str) -> dict[str, Any]:
     """The CRD's own schemas by version. Of `metadata` they say nothing: the server knows it."""
-    definition = yaml.load(Path(file).read_text(), Loader=yaml.CSafeLoader)  # noqa: S506
+    definition = yaml.load(Path(file).read_text(), Loader=yaml.CSafeLoader)
     found = {}
     for version in definition["spec"]["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])

@@ -78,6 +78,4 @@ RULES: dict[str, Callable[[Any], bool]] = {
         not this.get("create") or {"size", "storageClass", "volumeAccessMode"} <= set(this)
     ),
 }
-Structural: Any = extend(
-    Draft7Validator, {"x-kubernetes-list-map-keys": _map_keys, "x-kubernetes-validations": _rules}
-)
+Structural: Any = extend(Draft7Validator, {"x-kubernetes-list-map-keys": _map_keys, "x-kubernetes-validations": _rules})

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from dynctl.errors import UsageError
+from dynctl.export.k8s_settings import settings
+from tests.unit.export.crd import check
 from tests.unit.export.graphs import exported, imported, main, topology, written
 
 DATA = Path(__file__).parents[2] / "data/dgd"
@@ -84,6 +86,30 @@ def test_what_is_left_out_is_named_with_its_line() -> None:
 def test_left_out(old: str, new: str, path: str, why: str) -> None:
     _, left = imported(changed(EXAMPLE, old, new))
     assert [one for one in left if path in one.path and why in one.why] or not path
+
+
+@pytest.mark.parametrize("text", [EXAMPLE, BETA], ids=["v1alpha1", "v1beta1"])
+def test_multinode_without_a_count_is_two_pods(text: str) -> None:
+    """The API's default, where the field itself is there."""
+    made, left = imported(changed(text, "replicas: 2\n", "replicas: 2\n      multinode: {}\n"))
+    assert settings(made).components.prefill.nodes == 2
+    assert "multinode" not in " ".join(one.path for one in left)
+
+
+@pytest.mark.parametrize("api", ["v1alpha1", "v1beta1"])
+def test_the_runtimes_version_comes_back(api: str) -> None:
+    made = topology(**{"x-k8s": {"image": "i@sha256:ab", "runtime_version": "1.6.1"}})
+    again, left = imported(exported(made, api))
+    assert left == []
+    assert written(again, api) == written(made, api)
+
+
+@pytest.mark.parametrize("size", ["17179869184", "1e9", "+1Gi", ".5Gi", "2.E", "1e+9"])
+def test_amounts_of_shared_memory_are_read_as_kubernetes_spells_them(size: str) -> None:
+    made, _ = imported(changed(BETA, "16Gi", size))
+    assert settings(made).of("decode").shared_memory == size
+    for api in ("v1beta1", "v1alpha1"):
+        check(written(made, api), api)
 
 
 def test_a_planner_beside_it_is_left_out() -> None:

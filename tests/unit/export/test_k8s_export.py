@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from dynctl.errors import UsageError
+from dynctl.export.graph import unversioned
 from dynctl.export.to_graph import to_graph
+from dynctl.export.yaml_text import dump
+from dynctl.topology.load import load
 from tests.unit.export.crd import SCHEMAS, check
-from tests.unit.export.graphs import BASE, IMAGE, main, topology, written
+from tests.unit.export.graphs import BASE, IMAGE, WRITERS, main, topology, written
 
+PROFILES = Path(__file__).parents[3] / "profiles"
 APIS = ("v1beta1", "v1alpha1")
 
 
@@ -30,6 +36,53 @@ APIS = ("v1beta1", "v1alpha1")
 )
 def test_it_keeps_to_the_schema(api: str, changes: dict[str, Any]) -> None:
     check(written(topology(**changes), api), api)
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("profile", sorted(PROFILES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_keeps_to_the_schema(api: str, profile: Path) -> None:
+    """Those of a model that is made on the spot with another in its place."""
+    made = load(profile, ("model=Qwen/Qwen3-0.6B",)) if "builtin:" in profile.read_text() else load(profile)
+    check(yaml.safe_load(dump(WRITERS[api](to_graph(made, IMAGE)[0]))), api)
+
+
+@pytest.mark.parametrize("size", ["0", "0Gi", "0.0", "00e9"])
+def test_no_shared_memory_is_spelled_as_each_version_takes_it(size: str) -> None:
+    made = topology(**{"x-k8s": {"image": IMAGE, "shared_memory": size}})
+    alpha, beta = (written(made, api) for api in ("v1alpha1", "v1beta1"))
+    check(alpha, "v1alpha1")
+    assert alpha["spec"]["services"]["DecodeWorker"]["sharedMemory"] == {"disabled": True}
+    assert beta["spec"]["components"][2]["sharedMemorySize"] == "0"
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_the_runtimes_version_is_said_where_the_image_does_not(api: str) -> None:
+    k8s = {"image": "i@sha256:ab", "runtime_version": "1.6.1", "components": {"decode": {"runtime_version": "1.5.0"}}}
+    document = written(topology(**{"x-k8s": k8s}), api)
+    check(document, api)
+    spec = document["spec"]
+    parts = list(spec["services"].values()) if api == "v1alpha1" else spec["components"]
+    assert [one["runtimeVersionOverride"] for one in parts] == ["1.6.1", "1.6.1", "1.5.0"]
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        (IMAGE, True),
+        ("i:v1.2.3", True),
+        ("r:5000/i:1.2.3-rc1@sha256:ab", True),
+        ("i", False),
+        ("i:latest", False),
+        ("i:1.2", False),
+        ("r:5000/i", False),
+        ("i@sha256:ab", False),
+    ],
+)
+def test_it_is_known_which_images_say_no_version(image: str, version: bool) -> None:
+    graph, _ = to_graph(topology(**{"x-k8s": {"image": image}}))
+    assert unversioned(graph) == (() if version else ("Frontend", "PrefillWorker", "DecodeWorker"))
+    graph, _ = to_graph(topology(**{"x-k8s": {"image": image, "runtime_version": "1.6.1"}}))
+    assert unversioned(graph) == ()
 
 
 def test_the_schema_refuses_what_the_operator_does_not_know() -> None:
@@ -131,6 +184,24 @@ def test_nothing_is_named_where_nothing_is_left_out() -> None:
             "t.yaml:12",
         ),
         ({"x-k8s": {"image": IMAGE, "shared_memory": "many"}}, "`x-k8s.shared_memory` is wrong", "t.yaml:12"),
+        ({"x-k8s": {"image": IMAGE, "shared_memory": "16K"}}, "`x-k8s.shared_memory` is wrong", "t.yaml:12"),
+        ({"x-k8s": {"image": IMAGE, "namespace": "a.b"}}, "`x-k8s.namespace` is wrong", "t.yaml:12"),
+        ({"x-k8s": {"image": IMAGE, "name": "a..b"}}, "`x-k8s.name` is wrong", "t.yaml:12"),
+        ({"x-k8s": {"image": IMAGE, "volumes": {"a.b": "/a"}}}, "`x-k8s.volumes.a.b` is wrong", "t.yaml:13"),
+        ({"x-k8s": {"image": IMAGE, "runtime_version": "1.6"}}, "`x-k8s.runtime_version` is wrong", "t.yaml:12"),
+        (
+            {"name": "a-long-name", "x-k8s": {"image": IMAGE, "components": {"decode": {"name": "x" * 38}}}},
+            f"`{'x' * 38}` is too long",
+            "components.decode.name",
+        ),
+        (
+            {
+                "name": "a-long-name",
+                "x-k8s": {"image": IMAGE, "components": {"decode": {"name": "VLLMDecodeWorkers", "nodes": 2}}},
+            },
+            "`VLLMDecodeWorkers` is too long",
+            "components.decode.name",
+        ),
         ({"x-k8s": [1]}, "`x-k8s` is wrong", "t.yaml:10 x-k8s"),
         ({"x-k8s": {"image": IMAGE, "components": {"decode": {"nodes": 3}}}}, "over 3 pods", "components.decode.nodes"),
         (
@@ -159,6 +230,12 @@ def test_what_can_not_be_written_is_refused(changes: dict[str, Any], cause: str,
     assert cause in refused.value.cause
     assert where in (refused.value.where or "")
     assert refused.value.fix
+
+
+@pytest.mark.parametrize("decode", [{"name": "x" * 37}, {"name": "x" * 16, "nodes": 2}])
+def test_the_longest_names_that_the_operator_takes(decode: dict[str, Any]) -> None:
+    made = topology(name="n" * 40, **{"x-k8s": {"image": IMAGE, "components": {"decode": decode}}})
+    assert to_graph(made)[0].components[2].name == decode["name"]
 
 
 def test_the_command_lines_image_is_that_of_all() -> None:

@@ -34,6 +34,7 @@ POD = st.fixed_dictionaries(
     {},
     optional={
         "image": st.sampled_from(["i:1", "r.example/i@sha256:ab"]),
+        "runtime_version": st.just("1.6.1"),
         "pull_policy": st.sampled_from(["Always", "Never"]),
         "working_dir": st.just("/w"),
         "secret": st.just("s"),
