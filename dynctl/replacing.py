@@ -14,8 +14,12 @@ def replacing(path: Path, *, private: bool = False, fresh: bool = False) -> Iter
     """What is written takes `path`'s place when the block ends without an error; else `path` is as before.
 
     `private`: readable by its owner only. `fresh`: FileExistsError where something is at `path` by then. OSError as the
-    disk says it.
+    disk says it. A device, a pipe, an open descriptor's name (`/dev/stdout`) has no content to keep: it is written to.
     """
+    if not (private or fresh) and _is_stream(path):
+        with path.open("wb") as file:
+            yield file
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     mode = 0o600 if private else 0o666
     try:
@@ -30,6 +34,12 @@ def replacing(path: Path, *, private: bool = False, fresh: bool = False) -> Iter
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    if path.is_symlink() and os.readlink(path).startswith("/proc/"):
+        return True
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def replace(path: Path, content: bytes, *, private: bool = False, fresh: bool = False) -> None:

@@ -64,7 +64,7 @@ def write(text: str, output: Path | None, *, executable: bool = False) -> None:
         return
     try:
         replace(output, text.encode())
-        if executable:
+        if executable and output.is_file():
             output.chmod(output.stat().st_mode | 0o111)
     except OSError as error:
         raise UsageError(f"can't write {output}", why=error.strerror, fix="choose another --output") from None

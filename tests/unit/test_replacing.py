@@ -49,3 +49,30 @@ def test_a_fresh_file_takes_nothing_away(tmp_path: Path) -> None:
         replace(path, b"other", fresh=True)
     assert path.read_bytes() == b"mine"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_is_written_to_and_stays(tmp_path: Path) -> None:
+    """`-o /dev/null` as root would else take the device away from everybody."""
+    path = tmp_path / "null"
+    path.symlink_to("/dev/null")
+    replace(path, b"away")
+    assert path.is_char_device()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_open_descriptor_is_written_to_and_its_name_stays(tmp_path: Path) -> None:
+    """As `/dev/stdout` is one, also where it leads to a file."""
+    file, path = tmp_path / "a", tmp_path / "stdout"
+    with file.open("wb") as out:
+        path.symlink_to(f"/proc/self/fd/{out.fileno()}")
+        replace(path, b"text")
+    assert path.is_symlink()
+    assert file.read_bytes() == b"text"
+
+
+def test_a_file_behind_a_link_of_the_users_is_replaced_at_the_link(tmp_path: Path) -> None:
+    file, path = tmp_path / "a", tmp_path / "link"
+    replace(file, b"old")
+    path.symlink_to(file)
+    replace(path, b"new")
+    assert (path.read_bytes(), file.read_bytes(), path.is_symlink()) == (b"new", b"old", False)
