@@ -24,6 +24,7 @@ from dynctl.frontend.legs import Handover, Legs
 from dynctl.frontend.listen import is_loopback
 from dynctl.frontend.messages import Mode, RequestRecord, WorkerTable
 from dynctl.frontend.metrics import CONTENT_TYPE, Metrics
+from dynctl.frontend.places import Places
 from dynctl.frontend.retry import Bucket, Budget, RetryLimits
 from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tokens import Tokenizer
@@ -62,7 +63,8 @@ class Whole(Protocol):
 class App:
     """Handles requests. `clock` must be the server's; `on_record` gets every finished request.
 
-    `whole`, `bucket`: where this process is one of several; the bucket is the retry budget that they share.
+    `whole`, `bucket`, `places`: where this process is one of several; the bucket is the retry budget that they share,
+    and the places are those of admission.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class App:
         on_record: Callable[[RequestRecord], None] = lambda _: None,
         whole: Whole | None = None,
         bucket: Bucket | None = None,
+        places: Places | None = None,
     ) -> None:
         self.workers = workers
         self.busy = Busy()
@@ -105,8 +108,8 @@ class App:
         self.alone = alone = shaping.decide()
         if alone is not None and whole is not None:
             alone.tell = whole.took
-        self._admission = Admission(shaping.admission, clock) if shaping.admission else None
-        for one in (alone, self._admission):
+        self.admission = Admission(shaping.admission, clock, places) if shaping.admission else None
+        for one in (alone, self.admission):
             if one is not None:
                 self.metrics.also(one)
         tokenizer = Tokenizer(client, engine_headers or []) if workers.chooser.index is not None else None
@@ -255,12 +258,12 @@ class App:
             raise Failure(415, "compressed request bodies are not read here", code="content_encoding")
         if pair is not None:
             await self._dispatcher.directed(job, pair, generation=generation)
-        elif generation and self._admission is not None:
-            await self._admission.enter(request.header(b"authorization") or b"")
+        elif generation and self.admission is not None:
+            await self.admission.enter(request.header(b"authorization") or b"")
             try:
                 await self._dispatcher.generate(job)
             finally:
-                self._admission.leave()
+                self.admission.leave()
         elif generation:
             await self._dispatcher.generate(job)
         else:

@@ -1,7 +1,8 @@
 """What the processes of one frontend see of each other's load: words in shared memory.
 
 Each process writes words of its own only, and reads the sums; the retry budget's one word is everybody's. No lock: a
-word is stored whole, and nothing here must be exact to the last request. Nothing is left on a file system.
+word is stored whole, and what must be exact to the last request (see `places`) takes one itself. Nothing is left on a
+file system.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
 
 from dynctl.frontend.chooser import Load
 from dynctl.frontend.routing import Worker
 
 _WORD_BYTES = 8
 _ROLES = ("prefill", "decode", "worker")
+Admitted = Literal["running", "waiting", "since"]
+_ADMITTED: tuple[Admitted, ...] = get_args(Admitted)
+_LINES = (*_ROLES, *_ADMITTED)
 _MAX_WORKERS = 4096
 
 
 class Board:
     """The memory behind `descriptor`, as process `number` of `processes` has it.
 
-    Words: the retry budget, then a line of `processes` words for the turns of each role and for the tokens under way
-    of each worker. `columns`: which line is a worker's.
+    Words: the retry budget, then a line of `processes` words for the turns of each role, for what admission counts
+    (requests that run, that wait, and since when, in nanoseconds of the monotonic clock, 0 where none waits), and for
+    the tokens under way of each worker. `columns`: which line is a worker's.
     """
 
     def __init__(self, descriptor: int, number: int, processes: int) -> None:
@@ -56,6 +62,15 @@ class Board:
         self._words[start + self.number] += 1
         return turn
 
+    def read(self, line: Admitted) -> list[int]:
+        """That of each process."""
+        start = 1 + _LINES.index(line) * self.processes
+        return self._words[start : start + self.processes].tolist()
+
+    def write(self, line: Admitted, value: int) -> None:
+        """This process's own."""
+        self._words[1 + _LINES.index(line) * self.processes + self.number] = value
+
     def put(self, worker: str, tokens: int) -> None:
         """This process has so many tokens under way there; nobody sees it while the worker has no line."""
         column = self.columns.get(worker)
@@ -71,12 +86,14 @@ class Board:
         return sum(self._words[start : start + self.processes])
 
     def clear(self, number: int) -> None:
-        """That process has died: nothing of its is under way."""
+        """That process has died: nothing of its is under way, and nothing waits there."""
+        for line in _ADMITTED:
+            self._words[1 + _LINES.index(line) * self.processes + number] = 0
         for column in self.columns.values():
             self._words[self._line(column) + number] = 0
 
     def _line(self, column: int) -> int:
-        return 1 + (len(_ROLES) + column) * self.processes
+        return 1 + (len(_LINES) + column) * self.processes
 
 
 class SharedLoad(Load):
@@ -105,4 +122,4 @@ class SharedLoad(Load):
 
 
 def _size(processes: int) -> int:
-    return _WORD_BYTES * (1 + (len(_ROLES) + _MAX_WORKERS) * processes)
+    return _WORD_BYTES * (1 + (len(_LINES) + _MAX_WORKERS) * processes)

@@ -63,7 +63,6 @@ def serve(
         raise UsageError(f"there is no routing {routing!r}", fix=f"one of {', '.join(POLICIES)}")
     urls = {"prefill": prefill, "decode": decode, "worker": worker}
     _check_workers(urls, control)
-    _check_processes(processes, shaping)
     keys = _keys(api_keys_file, control)
     if control is None and not keys and not allow_public and uds is None and not is_loopback(host):
         raise UsageError(
@@ -98,16 +97,6 @@ def _check_workers(urls: dict[str, list[str]], control: Path | None) -> None:
         raise UsageError("--worker serves aggregated: it can't be mixed with --prefill and --decode")
     for url in itertools.chain(*urls.values()):
         parse_origin(url)
-
-
-def _check_processes(processes: int, shaping: Shaping | None) -> None:
-    """UsageError for several that would each admit requests of their own."""
-    if processes > 1 and shaping is not None and shaping.admission is not None:
-        raise UsageError(
-            "--max-running and --workers exclude each other",
-            why="each process would count its own requests",
-            fix="leave --workers out",
-        )
 
 
 def _keys(path: Path | None, control: Path | None) -> tuple[bytes, ...]:

@@ -16,7 +16,21 @@ import msgspec
 from dynctl.frontend import merge
 from dynctl.frontend.alone import Way
 from dynctl.frontend.board import Board
-from dynctl.frontend.link import Columns, Doubted, Link, Message, News, Renew, Seen, Serving, Stop, Took, Want, What
+from dynctl.frontend.link import (
+    Columns,
+    Doubted,
+    Freed,
+    Link,
+    Message,
+    News,
+    Renew,
+    Seen,
+    Serving,
+    Stop,
+    Took,
+    Want,
+    What,
+)
 from dynctl.frontend.merge import Part
 from dynctl.frontend.messages import Report, RequestRecord, WorkerTable
 from dynctl.frontend.seat import seat_variable
@@ -218,7 +232,7 @@ class First:
                     self._own.server.leave(sibling.stand_in)
                     sibling.stand_in = None
                 self._log(f"frontend: process {sibling.number} serves, too")
-            case Doubted() | Seen() | Took():
+            case Doubted() | Seen() | Took() | Freed():
                 hear(self._own.app, message)
                 self._say(message, besides=sibling)
             case Want():

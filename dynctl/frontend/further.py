@@ -7,7 +7,7 @@ import os
 
 from dynctl.frontend.alone import Way
 from dynctl.frontend.board import Board
-from dynctl.frontend.link import Columns, Doubted, Link, Message, News, Renew, Seen, Serving, Stop, Took, Want
+from dynctl.frontend.link import Columns, Doubted, Freed, Link, Message, News, Renew, Seen, Serving, Stop, Took, Want
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.seat import Seat
 from dynctl.frontend.together import RECORDS, Own, hear
@@ -98,7 +98,7 @@ class Further:
             case WorkerTable():
                 if self._told or not self._known.is_set():
                     self._own.take(message)
-            case Doubted() | Seen() | Took():
+            case Doubted() | Seen() | Took() | Freed():
                 hear(self._own.app, message)
             case Renew():
                 self._own.renew()

@@ -43,6 +43,10 @@ class Took(msgspec.Struct, frozen=True, tag="took", tag_field="op"):
     ttft_ms: float
 
 
+class Freed(msgspec.Struct, frozen=True, tag="freed", tag_field="op"):
+    """A place for a running request is free, and one who waits in another process has the turn."""
+
+
 class Columns(msgspec.Struct, frozen=True, tag="columns", tag_field="op"):
     """The board's lines, in order."""
 
@@ -77,7 +81,7 @@ class Have(msgspec.Struct, frozen=True, tag="have", tag_field="op"):
     body: bytes
 
 
-News = Doubted | Seen | Took
+News = Doubted | Seen | Took | Freed
 Message = News | Columns | Serving | Renew | Stop | Want | Have | Report | WorkerTable
 
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

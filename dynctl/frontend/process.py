@@ -26,7 +26,7 @@ from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
 from dynctl.frontend.prober import Prober
 from dynctl.frontend.retry import RetryLimits
-from dynctl.frontend.several import workers_of
+from dynctl.frontend.several import places_of, workers_of
 from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.tls import Tls
 from dynctl.frontend.together import Own, Together
@@ -80,6 +80,7 @@ class Frontend:
             on_record=self._record,
             whole=together,
             bucket=together.board.budget if together else None,
+            places=places_of(shaping, together),
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)
         self._link: ControlLink | None = None

@@ -10,10 +10,12 @@ from dynctl.frontend.board import Board, SharedLoad
 from dynctl.frontend.chooser import Chooser
 from dynctl.frontend.first import First
 from dynctl.frontend.further import Further
-from dynctl.frontend.link import Doubted, Seen
+from dynctl.frontend.link import Doubted, Freed, Seen
 from dynctl.frontend.listen import bind, bind_beside, bind_unix
+from dynctl.frontend.places import Places, SharedPlaces
 from dynctl.frontend.retry import RetryLimits
 from dynctl.frontend.seat import take_seat
+from dynctl.frontend.shaping import Shaping
 from dynctl.frontend.together import Together
 from dynctl.frontend.workers import Workers
 
@@ -53,3 +55,10 @@ def workers_of(routing: str, together: Together | None) -> Workers:
         ),
         tell=lambda worker, failed: together.tell(Doubted(worker, failed)),
     )
+
+
+def places_of(shaping: Shaping | None, together: Together | None) -> Places | None:
+    """The places of admission, where all processes have them in common."""
+    if together is None or shaping is None or shaping.admission is None:
+        return None
+    return SharedPlaces(shaping.admission.running, together.board, tell=lambda: together.tell(Freed()))

@@ -11,7 +11,7 @@ import msgspec
 from dynctl.frontend.alone import Way
 from dynctl.frontend.app import App
 from dynctl.frontend.board import Board
-from dynctl.frontend.link import Doubted, News, Seen, Took, What
+from dynctl.frontend.link import Doubted, Freed, News, Seen, Took, What
 from dynctl.frontend.merge import Part
 from dynctl.frontend.messages import RequestRecord, WorkerTable
 from dynctl.frontend.outbox import Outbox
@@ -90,3 +90,6 @@ def hear(app: App, news: News) -> None:
             app.workers.chooser.saw(news.worker, news.blocks)
         case Took():
             app.learn(news.way, news.tokens, news.ttft_ms)
+        case Freed():
+            if app.admission is not None:
+                app.admission.look()

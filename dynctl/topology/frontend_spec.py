@@ -131,17 +131,6 @@ class Frontend(Section):
     )
 
     @model_validator(mode="after")
-    def _admits_in_one_place(self) -> Frontend:
-        if self.workers == 1 or self.admission is None:
-            return self
-        raise wrong(
-            f"is {self.workers}, which does not go with `admission`",
-            why="each process would count its own requests, and keep a queue of its own",
-            fix="leave one of the two out",
-            at=("workers",),
-        )
-
-    @model_validator(mode="after")
     def _not_public_by_accident(self) -> Frontend:
         if is_loopback(self.host) or self.api_keys_file or self.allow_public:
             return self

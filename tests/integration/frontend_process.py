@@ -19,6 +19,7 @@ import json, sys
 from pathlib import Path
 from dynctl.frontend.command import serve
 from dynctl.frontend.retry import RetryLimits
+from dynctl.frontend.shaping import read_shaping
 from dynctl.frontend.tls import read_tls
 from dynctl.errors import DynctlError
 a = json.loads(sys.argv[1])
@@ -30,7 +31,9 @@ try:
                    tls=read_tls(*map(Path, a["tls"])) if a.get("tls") else None,
                    uds=paths["uds"], allow_public=a.get("allow_public", False), access_log=paths["access_log"],
                    processes=a.get("processes", 1), routing=a.get("routing", "round-robin"),
-                   retries=RetryLimits(burst=a.get("retry_burst", 64.0))))
+                   retries=RetryLimits(burst=a.get("retry_burst", 64.0)), resume=a.get("resume", False),
+                   shaping=read_shaping(a.get("max_running"), a.get("max_waiting", 256), a.get("longest_wait", 30.0),
+                                        a.get("decode_alone"))))
 except DynctlError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
     sys.exit(error.exit_code)

@@ -126,12 +126,6 @@ BAD_KEYS = {
         "a",
     ),
     "frontend on nothing": ("frontend: {on: z}\n", "frontend.on", "has no `nodes`", "leave it out"),
-    "several with admission": (
-        "frontend: {workers: 2, admission: {running: 8}}\n",
-        "frontend.workers",
-        "does not go with `admission`",
-        "leave one of the two out",
-    ),
     "routing": ("frontend: {routing: magic}\n", "frontend.routing", "must be one of round-robin, ", "round-robin"),
 }
 
