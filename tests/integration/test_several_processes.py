@@ -26,7 +26,7 @@ def asked(home: Home) -> None:
 
 
 def test_a_run_with_two_processes_of_the_frontend_from_up_to_down(home: Home) -> None:
-    home.up({"frontend": {"workers": 2}})
+    home.up({"frontend": {"workers": 2, "admission": {"running": 4}}})
     asked(home)
     text = httpx.get(f"{home.url}/metrics", trust_env=False).text
     assert text.count("# TYPE dynctl_up gauge") == 1
