@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from dynctl.http.call import Call, ClientError, Sink
+from dynctl.http.ferry import Ferry
 from dynctl.http.message import Headers, encode_head
 from dynctl.http.origin import Origin
 from dynctl.http.upstream import Upstream
@@ -53,6 +54,7 @@ class Client:
         self._open: set[Upstream] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.ferry = Ferry()
         self._gone = asyncio.Event()
         self._gone.set()
 
@@ -141,6 +143,7 @@ class Client:
         if self._connecting:
             await asyncio.wait(self._connecting)
         await self._gone.wait()
+        self.ferry.close()
 
     # for Upstream
 

@@ -23,10 +23,12 @@ class Upstream(asyncio.Protocol):
     """Carries one call at a time. All body bytes of one read are handed on together.
 
     A read of whole chunks need not be parsed where the call takes `chunks`: the parser, which stands between two chunks
-    then, is not shown it. Streaming engines send an event a chunk, so most reads are such.
+    then, is not shown it. Streaming engines send an event a chunk, so most reads are such. From the first one on the
+    client's ferry reads the connection, until the answer ends.
     """
 
     __slots__ = (
+        "_aboard",
         "_between_chunks",
         "_call",
         "_client",
@@ -55,6 +57,7 @@ class Upstream(asyncio.Protocol):
         self._call: Call | None = None
         self._reused = False
         self._reading = True
+        self._aboard: int | None = None
         self.idle_since = 0.0
         self._reset()
 
@@ -82,7 +85,10 @@ class Upstream(asyncio.Protocol):
         """Stop reading."""
         if self._reading and self._transport is not None:
             self._reading = False
-            self._transport.pause_reading()
+            if self._aboard is None:
+                self._transport.pause_reading()
+            else:
+                self._leave(self._aboard)
 
     def resume(self) -> None:
         """Read on."""
@@ -93,6 +99,8 @@ class Upstream(asyncio.Protocol):
     def close(self) -> None:
         """Close at once; the call, if there is one, gets no further callback."""
         self._call = None
+        if self._aboard is not None:
+            self._leave(self._aboard)
         if self._transport is not None:
             self._transport.abort()
 
@@ -111,6 +119,8 @@ class Upstream(asyncio.Protocol):
             self.close()
             return
         if self._between_chunks and call.chunks is not None and are_chunks(data):
+            if self._aboard is None and self._reading:
+                self._board()
             call.chunks.write(data)
             return
         self._saw_bytes = True
@@ -139,6 +149,8 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed: an answer delimited by the close is complete now, any other is cut short or asked for again."""
         call, self._call = self._call, None
+        if self._aboard is not None:
+            self._leave(self._aboard)
         self._transport = self._passage = None
         self._parser = None
         self._client.lost(self)
@@ -152,6 +164,34 @@ class Upstream(asyncio.Protocol):
             when = "in the middle of its answer" if self._saw_bytes else "before it answered"
             kind: Literal["stale", "closed"] = "stale" if self._reused and not self._saw_bytes else "closed"
             call.failed(ClientError(kind, f"the server closed the connection {when}"))
+
+    # for Ferry
+
+    def ashore(self) -> None:
+        """The transport reads again."""
+        if self._aboard is not None:
+            self._leave(self._aboard)
+        if self._transport is not None and self._reading:
+            self._transport.resume_reading()
+
+    def cut(self) -> None:
+        """Closed as by the server: connection_lost tells the call."""
+        if self._aboard is not None:
+            self._leave(self._aboard)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _board(self) -> None:
+        """Have the ferry read, where what comes needs no deciphering."""
+        if self._transport is None or self._passage is None or self._passage.descriptor is None:
+            return
+        self._transport.pause_reading()
+        self._aboard = self._passage.descriptor
+        self._client.ferry.board(self._aboard, self)
+
+    def _leave(self, descriptor: int) -> None:
+        self._aboard = None
+        self._client.ferry.leave(descriptor, self)
 
     # parser callbacks
 
@@ -207,6 +247,8 @@ class Upstream(asyncio.Protocol):
     def _answered(self, call: Call, *, reusable: bool) -> None:
         """The call is done; the connection goes back to the pool before anybody can need it."""
         self._call = None
+        if self._aboard is not None:
+            self.ashore()
         if reusable and self._transport is not None and not self._transport.is_closing():
             self.resume()
             self._reused = True
