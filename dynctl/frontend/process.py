@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dynctl.counted import counted
 from dynctl.errors import UsageError
@@ -36,6 +37,18 @@ from dynctl.http.client import Client
 from dynctl.http.server import Server
 
 
+class Options(NamedTuple):
+    """What requests are done with, as `serve` says it."""
+
+    handover: Handover | None = None
+    timeouts: Timeouts | None = None
+    retries: RetryLimits | None = None
+    routing: str = "round-robin"
+    resume: bool = False
+    shaping: Shaping | None = None
+    access: AccessLog | None = None
+
+
 class Frontend:
     """The parts of the router put together, from the first log line to the last."""
 
@@ -46,41 +59,35 @@ class Frontend:
         control: Path | None,
         keys: tuple[bytes, ...],
         token: bytes | None,
-        handover: Handover | None = None,
-        timeouts: Timeouts | None = None,
-        retries: RetryLimits | None = None,
-        routing: str = "round-robin",
-        resume: bool = False,
-        shaping: Shaping | None = None,
-        access: AccessLog | None = None,
+        options: Options,
         together: Together | None = None,
     ) -> None:
         self._sock = sock
-        self._access = access
+        self._access = options.access
         self._tracing = by_environment(log)
         self._urls = urls
         self._control = control
         self._together = together
         self._leads = together is None or together.leads
-        self._workers = workers_of(routing, together)
+        self._workers = workers_of(options.routing, together)
         self._client = Client()
         self._app = App(
             self._workers,
             self._client,
             keys=keys,
             token=token,
-            handover=handover,
-            timeouts=timeouts,
-            retries=retries,
+            handover=options.handover,
+            timeouts=options.timeouts,
+            retries=options.retries,
             engine_headers=engine_headers(),
-            resume=resume,
-            shaping=shaping,
-            access=access,
+            resume=options.resume,
+            shaping=options.shaping,
+            access=options.access,
             tracing=self._tracing,
             on_record=self._record,
             whole=together,
             bucket=together.board.budget if together else None,
-            places=places_of(shaping, together),
+            places=places_of(options.shaping, together),
         )
         self._outbox = Outbox(self._workers, self._app.metrics, self._app.busy)
         self._link: ControlLink | None = None

@@ -139,6 +139,7 @@ class Relay:
     def on_error(self, error: ClientError) -> None:
         """The engine's answer breaks off."""
         if not self.begun:
+            self._call = None
             if not self.done.done():
                 self.done.set_exception(error)
             return
@@ -194,5 +195,6 @@ class Relay:
             pieces.append(data)
 
     def _finish(self) -> None:
+        self._call = None  # it refers to this
         if not self.done.done():
             self.done.set_result(None)

@@ -119,7 +119,7 @@ class Responder:
             data, self._head = self._head + data, None
             self._passage.write(data)
         else:
-            self._transport.write(data)
+            self._send(data)
 
     def passage(self) -> Passage | None:
         """The short way for whole chunks in their framing, until `end`; None unless body bytes leave as chunks now."""
@@ -131,7 +131,7 @@ class Responder:
             return
         if not self.started:
             raise RuntimeError("the response has not been started")
-        self.ended = True
+        self._over()
         if self._remaining:
             self._transport.abort()
             return
@@ -139,7 +139,11 @@ class Responder:
         if self._head is not None:
             tail, self._head = self._head + tail, None
         if tail:
-            self._transport.write(tail)
+            self._send(tail)
+
+    def _send(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # uvloop's transport fails where asyncio's drops what is written
+            self._transport.write(data)
 
     def simple(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole response in one go."""
@@ -149,9 +153,13 @@ class Responder:
 
     def abort(self) -> None:
         """Cut the connection, so that the client sees the response as broken and not as complete."""
-        self.ended = True
+        self._over()
         self._keep_alive = False
         self._transport.abort()
+
+    def _over(self) -> None:
+        self.ended = True
+        self._on_pause = self._on_resume = None  # of whoever brought the answer, who refers to this
 
     def pressure(self, writable: bool) -> None:
         """The connection's word that its send buffer filled up or drained."""

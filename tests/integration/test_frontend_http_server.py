@@ -228,6 +228,28 @@ async def test_a_slow_reader_pauses_the_writer_and_a_stalled_one_is_cut() -> Non
 
 
 @both_loops
+async def test_what_is_written_after_the_client_left_is_nothing() -> None:
+    """Whoever brings an answer hears of the client's end only later: that must not be a fault of theirs."""
+    responders: list[Responder] = []
+
+    async def handler(request: Request, responder: Responder) -> None:
+        responder.start(200, [])
+        responder.write(b"one")
+        responders.append(responder)
+        await asyncio.sleep(3600)
+
+    async with serving(handler) as (server, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HELLO)
+        await until(lambda: bool(responders))
+        writer.transport.abort()
+        await until(lambda: server.connections == 0)
+        for data in (b"two", b"three"):
+            responders[0].write(data)
+        responders[0].end()
+
+
+@both_loops
 async def test_http_1_0_and_head() -> None:
     async def handler(request: Request, responder: Responder) -> None:
         responder.start(200, [])
