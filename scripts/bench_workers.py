@@ -52,7 +52,7 @@ def main() -> int:
         tools = Path(folder)
         for name in ("mock_pair", "load_streams"):
             source = str(bench.HERE / f"{name}.c")
-            subprocess.run(["cc", "-O2", "-o", str(tools / name), source], check=True)
+            subprocess.run(["cc", "-O2", "-o", str(tools / name), source, "-lm"], check=True)
         if enough:
             bench.LOAD_CORE = ",".join(map(str, cores[options.workers :]))
         prefill, decode = (stack.enter_context(bench.mock(tools)) for _ in range(2))

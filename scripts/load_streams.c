@@ -1,11 +1,15 @@
-// A closed loop of streamed requests that costs little itself: so many connections, each sending the next request when
-// its stream has ended.
-// usage: load_streams PORT CONNECTIONS REQUESTS EVENTS BODY_FILE
-// prints one line of JSON: requests, errors (status, cut, or another count of events), seconds, and of the times from a
-// request's last byte written to its first event read: p50_ms, p99_ms.
+// A load of streamed requests that costs little itself.
+// usage: load_streams PORT CONNECTIONS REQUESTS EVENTS BODY_FILE [PER_S]
+// Without PER_S a closed loop: so many connections, each sending the next request when its stream has ended. With it an
+// open one: requests come at random (Poisson, always the same moments), each on an idle connection or else on a new one,
+// up to CONNECTIONS, and the first quarter of them, while the streams mount up, is not in the times.
+// prints one line of JSON: requests, errors (status, cut, or another count of events), seconds, streams (under way, on
+// average), and of the times until a request's first event is read, from its last byte written in a closed loop, from
+// the moment when it was due in an open one: p50_ms, p99_ms.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <math.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,10 +21,10 @@
 
 enum { MAX = 8192, HEAD_ROOM = 4096 };
 enum { HEAD, SIZE, DATA, DATA_END };
-struct conn { int fd, state, head_used, lines, last; long size; long long sent; char head[HEAD_ROOM]; };
+struct conn { int fd, idle, counts, state, head_used, lines, last; long size; long long sent, began; char head[HEAD_ROOM]; };
 static struct conn conns[MAX];
-static double *waits;
-static int port, poll, left, open_count, errors, done, wait_count, events_wanted, request_size;
+static double *waits, per_s, busy_ms;
+static int port, poll, left, counted, open_count, errors, done, wait_count, events_wanted, request_size;
 static char *request;
 
 static double now(void) {
@@ -35,15 +39,16 @@ static long long nanoseconds(void) {
   return at.tv_sec * 1000000000LL + at.tv_nsec;
 }
 
-static void leave(struct conn *it) { close(it->fd); it->fd = -1; open_count--; }
+static void leave(struct conn *it) { close(it->fd); it->fd = -1; it->idle = 0; open_count--; }
 
 static void ask(struct conn *it) {
   if (left <= 0) return leave(it);
   left--;
+  it->idle = 0, it->counts = left < counted;
   it->state = HEAD, it->head_used = it->lines = it->last = 0, it->size = 0;
   it->sent = 0;
   if (write(it->fd, request, request_size) != request_size) { errors++; done++; return leave(it); }
-  it->sent = nanoseconds();
+  it->sent = it->began = nanoseconds();
 }
 
 static int begin(int c) {
@@ -61,17 +66,33 @@ static int begin(int c) {
 }
 
 static void fail(int c) {
+  if (conns[c].idle) return leave(&conns[c]);
   errors++;
   done++;
   leave(&conns[c]);
-  if (left > 0) begin(c);
+  if (left > 0 && !per_s) begin(c);
 }
 
 static void ended(int c) {
   done++;
   if (conns[c].lines != 2 * events_wanted) { errors++; fprintf(stderr, "%d lines\n", conns[c].lines); }
-  ask(&conns[c]);
+  busy_ms += (nanoseconds() - conns[c].began) / 1e6;
+  if (per_s && left > 0) conns[c].idle = 1; else ask(&conns[c]);
 }
+
+// sends the request that was due then
+static int arrive(long long due, int count) {
+  int free = -1;
+  for (int c = 0; c < count; c++) {
+    if (conns[c].fd < 0) { if (free < 0) free = c; } else if (conns[c].idle) { free = c; break; }
+  }
+  if (free < 0) { fprintf(stderr, "all connections are busy\n"); return 1; }
+  if (conns[free].fd >= 0) ask(&conns[free]); else if (begin(free)) return 1;
+  conns[free].sent = due;
+  return 0;
+}
+
+static double between(void) { return -log(1 - drand48()) / per_s * 1e9; }
 
 // takes chunked framing apart; 0 where the connection was given up
 static int eat(int c, const char *at, int count) {
@@ -93,7 +114,7 @@ static int eat(int c, const char *at, int count) {
       if (byte == '\n') {
         it->state = it->size ? DATA : DATA_END;
         it->last = !it->size;
-        if (it->size && it->sent) { waits[wait_count++] = (nanoseconds() - it->sent) / 1e6; it->sent = 0; }
+        if (it->size && it->sent) { if (it->counts) waits[wait_count++] = (nanoseconds() - it->sent) / 1e6; it->sent = 0; }
       } else if (byte != '\r') it->size = it->size * 16 + (byte <= '9' ? byte - '0' : (byte | 32) - 'a' + 10);
     } else if (it->state == DATA) {
       int part = count < it->size ? count : it->size;
@@ -120,10 +141,12 @@ static double at(double share) { return wait_count ? waits[(int)(share * (wait_c
 
 int main(int argc, char **argv) {
   static char body[1 << 16], in[1 << 16];
-  if (argc != 6) return 2;
+  if (argc != 6 && argc != 7) return 2;
   port = atoi(argv[1]);
   int count = atoi(argv[2]), requests = left = atoi(argv[3]);
   events_wanted = atoi(argv[4]);
+  per_s = argc == 7 ? atof(argv[6]) : 0;
+  counted = per_s ? requests - requests / 4 : requests;
   FILE *file = fopen(argv[5], "r");
   if (!file || count > MAX) return 2;
   int size = fread(body, 1, sizeof body, file);
@@ -134,10 +157,20 @@ int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   poll = epoll_create1(0);
   double start = now();
-  for (int c = 0; c < count && left > 0; c++) if (begin(c)) return 1;
-  while (open_count) {
+  for (int c = 0; c < count; c++) conns[c].fd = -1;
+  for (int c = 0; !per_s && c < count && left > 0; c++) if (begin(c)) return 1;
+  srand48(7);
+  long long due = nanoseconds() + between();
+  while (per_s ? done < requests : open_count) {
     struct epoll_event events[256];
-    int ready = epoll_wait(poll, events, 256, 60000);
+    struct timespec wait = {.tv_sec = 60};
+    if (per_s) {
+      for (; left > 0 && due <= nanoseconds(); due += between()) if (arrive(due, count)) return 1;
+      long long rest = due - nanoseconds();
+      if (left > 0) wait.tv_sec = 0, wait.tv_nsec = rest > 0 ? rest : 0;
+    }
+    int ready = epoll_pwait2(poll, events, 256, &wait, 0);
+    if (ready == 0 && left > 0 && per_s) continue;
     if (ready == 0) { fprintf(stderr, "nothing came for 60 s\n"); return 1; }
     for (int e = 0; e < ready; e++) {
       int c = events[e].data.fd, got;
@@ -149,6 +182,6 @@ int main(int argc, char **argv) {
   }
   double seconds = (now() - start) / 1e3;
   qsort(waits, wait_count, sizeof *waits, by_size);
-  printf("{\"requests\": %d, \"errors\": %d, \"seconds\": %.6f, \"p50_ms\": %.4f, \"p99_ms\": %.4f}\n", done, errors, seconds, at(0.5), at(0.99));
+  printf("{\"requests\": %d, \"errors\": %d, \"seconds\": %.6f, \"streams\": %.1f, \"p50_ms\": %.4f, \"p99_ms\": %.4f}\n", done, errors, seconds, busy_ms / 1e3 / seconds, at(0.5), at(0.99));
   return 0;
 }
