@@ -23,6 +23,7 @@ from dynctl.store.run import RunRecord, RunStore
 KILL_S = 10.0
 SWEEP_GRACE_S = 5.0
 SWEEP_POLL_S = 0.1
+LOOK_S = 0.2
 
 
 class Ending:
@@ -74,8 +75,12 @@ class Ending:
             return
         hurried = asyncio.ensure_future(self._hurry.wait())
         together = asyncio.ensure_future(asyncio.wait(waits))
-        left_s = max(0.0, self._deadline - time.monotonic())
-        await asyncio.wait({together, hurried}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        first = asyncio.FIRST_COMPLETED
+        while (left_s := self._deadline - time.monotonic()) > 0:
+            done, _ = await asyncio.wait({together, hurried}, timeout=min(left_s, LOOK_S), return_when=first)
+            if done:
+                break
+            await asyncio.to_thread(self._look)
         for task in (*waits, hurried, together):
             task.cancel()
 
@@ -85,21 +90,24 @@ class Ending:
             for member in process.processes():
                 self._seen[member.pid] = member
         self._starts = spawned.read(self._store.dir, self._run_id)
-        self._segments = shared_memory.made_by(self._seen.values(), self._starts)
         self._groups = ownership.groups(self._store.dir, self._run_id, self._seen)
+        self._look()
+
+    def _look(self) -> None:
+        """Notes what of shared memory is mapped: an engine that was starting goes on making it as it ends."""
+        self._segments |= shared_memory.made_by(self._left(), self._starts)
 
     def _sweep(self) -> list[str]:
         """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
         deadline = time.monotonic() + (0.0 if self._hurry.is_set() else SWEEP_GRACE_S)
         while left := self._left():
-            self._segments |= shared_memory.made_by(
-                left, self._starts
-            )  # an engine that was starting goes on making them
+            self._look()
             if time.monotonic() > deadline:
                 break
             time.sleep(SWEEP_POLL_S)
         self._segments |= segments.read(self._store.dir, self._run_id)
         if left:
+            self._segments |= shared_memory.made_by(ownership.stop_all(self._left), self._starts)
             for group in self._groups:
                 cgroups.kill(group)
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)

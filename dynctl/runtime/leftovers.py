@@ -14,6 +14,7 @@ import psutil
 from dynctl.environ import PROCESS_VARIABLE
 from dynctl.errors import RunStateError
 from dynctl.runtime import cgroups, ipc, nothing_left, ownership, segments, shared_memory, spawned
+from dynctl.runtime.shared_memory import Segment
 from dynctl.store import registrations
 from dynctl.store.run import RunStore
 
@@ -38,6 +39,8 @@ class Leftovers:
     def __init__(self, run_id: str, store: RunStore) -> None:
         self._run_id, self._store = run_id, store
         self._seen: dict[int, psutil.Process] = {}
+        self._starts = spawned.read(store.dir, run_id)
+        self._made: set[Segment] = set()
 
     def processes(self) -> list[psutil.Process]:
         """Its live processes: by environment, control group, noted sessions, and all their descendants."""
@@ -57,24 +60,24 @@ class Leftovers:
         deadline = time.monotonic() + grace_s
         found = self.processes()
         groups = ownership.groups(self._store.dir, self._run_id, self._seen)
-        starts = spawned.read(self._store.dir, self._run_id)
-        made = shared_memory.made_by(found, starts) | segments.read(self._store.dir, self._run_id)
-        there = sum(segment.is_there() for segment in made)
+        self._made |= segments.read(self._store.dir, self._run_id)
+        self._look(found)
+        there = sum(segment.is_there() for segment in self._made)
         if grace_s:
             for role in (*ORDER, ""):
                 self._ask(role, deadline)
         sweep_s = min(SWEEP_GRACE_S, max(0.0, deadline - time.monotonic()))
         while (left := self.processes()) and sweep_s > 0 and time.monotonic() < deadline:
-            made |= shared_memory.made_by(left, starts)  # an engine that was starting goes on making them
+            self._look(left)
             sweep_s -= SWEEP_POLL_S
             time.sleep(SWEEP_POLL_S)
         if left:
-            made |= shared_memory.made_by(left, starts)
+            self._look(ownership.stop_all(self.processes))
             for group in groups:
                 cgroups.kill(group)
         alive = ownership.end_all(self.processes, grace_s=0.0)
         keys = 0
-        held = [] if alive else nothing_left.remains(self._seen, self._ports(), made, groups)
+        held = [] if alive else nothing_left.remains(self._seen, self._ports(), self._made, groups)
         survivors = (*(ownership.describe(process) for process in alive), *held)
         if not alive:
             ipc.remove(self._run_id, self._runtime_dirs())
@@ -89,7 +92,12 @@ class Leftovers:
         leaders = [process for process in mine if process.pid in self._leaders()]
         ownership.signal_all(leaders or mine, signal.SIGTERM)
         while ownership.alive(leaders or mine) and time.monotonic() < deadline:
-            time.sleep(ownership.POLL_S)
+            self._look(self.processes())
+            time.sleep(SWEEP_POLL_S)
+
+    def _look(self, processes: list[psutil.Process]) -> None:
+        """Notes what they have mapped of shared memory: an engine that was starting goes on making it as it ends."""
+        self._made |= shared_memory.made_by(processes, self._starts)
 
     def _role(self, process: psutil.Process) -> str:
         planned = ownership.environment(process.pid).get(PROCESS_VARIABLE, "")

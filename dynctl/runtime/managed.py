@@ -181,9 +181,13 @@ class Managed:
 
         What it made of shared memory goes with it, unless somebody else maps it.
         """
+
+        def mine() -> list[psutil.Process]:
+            return ownership.processes_of(self._run_id, self.id)
+
         starts = spawned.read(self._store.dir, self._run_id)
-        made = shared_memory.made_by(ownership.processes_of(self._run_id, self.id), starts)
-        left = ownership.end_all(lambda: ownership.processes_of(self._run_id, self.id), grace_s=0.0)
+        made = shared_memory.made_by(ownership.stop_all(mine), starts)
+        left = ownership.end_all(mine, grace_s=0.0)
         if not left:
             shared_memory.remove_unused(made | segments.read(self._store.dir, self._run_id, self.id))
         return left

@@ -114,6 +114,15 @@ def end_all(find: Callable[[], list[psutil.Process]], *, grace_s: float, kill_s:
     return found
 
 
+def stop_all(find: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """SIGSTOP to all that `find` names, until it names no new ones: what they hold can be read before SIGKILL."""
+    stopped: dict[int, psutil.Process] = {}
+    while fresh := [process for process in alive(find()) if process.pid not in stopped]:
+        signal_all(fresh, signal.SIGSTOP)
+        stopped |= {process.pid: process for process in fresh}
+    return list(stopped.values())
+
+
 def describe(process: psutil.Process) -> str:
     """`pid 4121 (VLLM::EngineCore)`, with the state where it can't be killed."""
     with contextlib.suppress(psutil.Error):

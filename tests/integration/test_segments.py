@@ -54,3 +54,14 @@ def test_segments_go_with_what_made_them(home: Home) -> None:
     assert home.run("down", "--orphans").code == 0
     assert not any(path.exists() for path in third)
     home.control()
+
+
+def test_segments_that_are_made_while_an_engine_ends_go_too(home: Home) -> None:
+    """As an engine does that was starting when it was told to end."""
+    home.control(term_segment=True, term_delay_s=1.0)
+    home.up()
+    down = home.start("down", home.name)
+    late = until(lambda: found if len(found := made(home)) == 2 else None, "each engine has made one")
+    assert down.wait().code == 0
+    assert not any(path.exists() for path in late)
+    home.control()

@@ -49,6 +49,7 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stuck: bool = False  # from now on no token for anybody, while /health and /metrics answer: a deadlocked engine
     garbage: bool = False  # whatever is asked, what comes back is no HTTP
     term_delay_s: float = 0.0  # from SIGTERM to the end
+    term_segment: bool = False  # makes a segment of shared memory at SIGTERM, and leaves it
     core_exit_delay_s: float = 0.5  # from the engine core's death to the server's own end
     ucx_class: str | None = None  # cma | tcp | rdma | nvlink: what the UCX log claims
     lease_s: float | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .config import EngineConfig, ModelMissingError, parse
 from .control import Control
 from .parts import Group
-from .processes import Children, start_children
+from .processes import Children, map_segment, start_children
 from .record import Recorder
 from .startup import die, go_up, hang, say
 from .ucx import UcxLog, UcxRefusedError
@@ -157,7 +157,9 @@ async def _end(engine: Engine, control: Control, children: Children, asked: bool
     knobs = control.read()
     say(f"(APIServer pid={os.getpid()}) INFO [launcher.py:254] [shutdown] API server: shutdown triggered")
     if asked:
+        held = map_segment() if knobs.term_segment else None
         await asyncio.sleep(knobs.term_delay_s)
+        del held
     else:
         engine.dead = True
         say("ERROR AsyncLLM output_handler failed.")

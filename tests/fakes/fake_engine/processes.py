@@ -72,14 +72,14 @@ def _run_core(writer: int, core_only: list[int], segment: bool) -> NoReturn:
 
 def _run_worker(alive: int, segment: bool) -> NoReturn:
     set_title(WORKER_TITLE)
-    held = _map_segment() if segment else None
+    held = map_segment() if segment else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.read(alive, 1)
     del held
     os._exit(0)
 
 
-def _map_segment() -> mmap.mmap:
+def map_segment() -> mmap.mmap:
     """As Python's multiprocessing does it."""
     with open(f"/dev/shm/psm_fake_{secrets.token_hex(4)}", "xb+") as file:  # noqa: S108
         file.truncate(4096)

@@ -20,6 +20,7 @@ from dynctl.errors import HostError
 from dynctl.runtime import cgroups, ipc, ownership, spawned
 from dynctl.runtime.leftovers import Leftovers
 from dynctl.runtime.orphans import elsewhere, orphans
+from dynctl.runtime.shared_memory import SHARED_MEMORY
 from dynctl.runtime.spawn import spawn
 from dynctl.store import paths
 from dynctl.store.run import SPAWNED_FILE, RunRecord, RunStore
@@ -182,3 +183,44 @@ def test_a_lost_temporary_directory_holds_up_no_end(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(paths, "runtime_dir", gone)
     ipc.remove("r")
+
+
+SLOW_END = """
+import mmap, os, signal, sys, time
+ours, theirs = os.pipe()
+if not (child := os.fork()):
+    os.read(ours, 1)
+    with open(os.environ["SEGMENT"], "ab+") as file:
+        file.truncate(4096)
+        held = mmap.mmap(file.fileno(), 4096)
+    time.sleep(60)
+
+def end(*_):
+    os.write(theirs, b"1")
+    time.sleep(0.6)
+    os.kill(child, signal.SIGKILL)
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+open(os.environ["ON"], "w").close()
+signal.pause()
+"""
+"""An engine that takes its time to end, makes shared memory meanwhile, and ends its worker hard."""
+
+
+def test_shared_memory_that_is_made_while_an_engine_ends_goes_with_it() -> None:
+    store = RunStore("r")
+    paths.private_dir(store.dir)
+    segment = Path(SHARED_MEMORY) / f"dynctl-test-{uuid.uuid4().hex}"
+    env = {"SEGMENT": str(segment), "ON": str(store.dir / "on")}
+    spec = ProcessSpec(id="w", role="worker", argv=(sys.executable, "-c", SLOW_END), env=env)
+    run_id = uuid.uuid4().hex
+    process = spawn(spec, run_id, store.dir / "w.log", store.dir)
+    try:
+        until((store.dir / "on").exists)
+        done = Leftovers(run_id, store).end(10.0)
+        process.wait()
+        assert done.survivors == ()
+        assert not segment.exists()
+    finally:
+        segment.unlink(missing_ok=True)
