@@ -14,8 +14,8 @@ from tests.integration.run_harness import MARK, Home
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written
 NAMES = ("psm_*", "sem.mp-*")
 """Of segments and semaphores, as Python's multiprocessing makes them, which vLLM uses."""
-FAKE_NAMES = ("psm_fake_*",)
-"""Of the fake engines alone: others' real ones may come and go at the same time."""
+FAKE = "psm_fake_"
+"""Of the fake engines: another test's may come and go at the same time as real ones, and the other way round."""
 SOCKETS = "????????-????-4???-????-????????????"
 """As vLLM names those of its own."""
 TEMPORARY = Path("/tmp")  # noqa: S108 - looked at, not written
@@ -29,8 +29,9 @@ class Leftovers:
 
     def __init__(self, home: Home, *, fake: bool) -> None:
         self._home = home
-        self._shared = [(SHARED_MEMORY, name) for name in (FAKE_NAMES if fake else NAMES)]
+        self._shared = [(SHARED_MEMORY, name) for name in ((f"{FAKE}*",) if fake else NAMES)]
         self._shared += [] if fake else [(TEMPORARY, SOCKETS)]
+        self._not_ours = ENGINES_OWN if fake else (*ENGINES_OWN, FAKE)
         self._before = self._files()
 
     def left(self) -> list[str]:
@@ -41,7 +42,7 @@ class Leftovers:
     def _files(self) -> set[str]:
         places = [(self._home.dir / "tmp", "*"), *self._shared]
         found = [path for place, pattern in places for path in place.glob(pattern)]
-        return {str(path) for path in found if not path.name.startswith(ENGINES_OWN)}
+        return {str(path) for path in found if not path.name.startswith(self._not_ours)}
 
     def _ports(self) -> set[int]:
         planned: set[int] = set()
