@@ -139,7 +139,8 @@ ESCAPE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.execve('/bi
 def test_a_process_that_leaves_session_parent_and_environment_is_found() -> None:
     store, run_id = RunStore("x"), uuid.uuid4().hex
     store.dir.mkdir(parents=True)
-    waits = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ESCAPE!r}]); input()"
+    grouped = f"while '{run_id}' not in open('/proc/self/cgroup').read(): pass"  # it is put there just after its start
+    waits = f"{grouped}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {ESCAPE!r}]); input()"
     spec = ProcessSpec(id="decode-0", role="decode", argv=(sys.executable, "-c", f"{waits}"))
     parent = spawn(spec, run_id, store.dir / "log", store.dir)
     parent.wait(20)
