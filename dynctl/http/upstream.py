@@ -87,8 +87,7 @@ class Upstream(asyncio.Protocol):
             self._reading = False
             if self._aboard is None:
                 self._transport.pause_reading()
-            else:
-                self._leave(self._aboard)
+            self._leave()
 
     def resume(self) -> None:
         """Read on."""
@@ -99,8 +98,7 @@ class Upstream(asyncio.Protocol):
     def close(self) -> None:
         """Close at once; the call, if there is one, gets no further callback."""
         self._call = None
-        if self._aboard is not None:
-            self._leave(self._aboard)
+        self._leave()
         if self._transport is not None:
             self._transport.abort()
 
@@ -149,8 +147,7 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed: an answer delimited by the close is complete now, any other is cut short or asked for again."""
         call, self._call = self._call, None
-        if self._aboard is not None:
-            self._leave(self._aboard)
+        self._leave()
         self._transport = self._passage = None
         self._parser = None
         self._client.lost(self)
@@ -169,15 +166,13 @@ class Upstream(asyncio.Protocol):
 
     def ashore(self) -> None:
         """The transport reads again."""
-        if self._aboard is not None:
-            self._leave(self._aboard)
+        self._leave()
         if self._transport is not None and self._reading:
             self._transport.resume_reading()
 
     def cut(self) -> None:
         """Closed as by the server: connection_lost tells the call."""
-        if self._aboard is not None:
-            self._leave(self._aboard)
+        self._leave()
         if self._transport is not None:
             self._transport.abort()
 
@@ -189,9 +184,10 @@ class Upstream(asyncio.Protocol):
         self._aboard = self._passage.descriptor
         self._client.ferry.board(self._aboard, self)
 
-    def _leave(self, descriptor: int) -> None:
-        self._aboard = None
-        self._client.ferry.leave(descriptor, self)
+    def _leave(self) -> None:
+        if self._aboard is not None:
+            self._client.ferry.leave(self._aboard, self)
+            self._aboard = None
 
     # parser callbacks
 

@@ -80,7 +80,7 @@ class Ending:
             done, _ = await asyncio.wait({together, hurried}, timeout=min(left_s, LOOK_S), return_when=first)
             if done:
                 break
-            await asyncio.to_thread(self._look)
+            await asyncio.to_thread(lambda: self._look(self._left()))
         for task in (*waits, hurried, together):
             task.cancel()
 
@@ -91,23 +91,23 @@ class Ending:
                 self._seen[member.pid] = member
         self._starts = spawned.read(self._store.dir, self._run_id)
         self._groups = ownership.groups(self._store.dir, self._run_id, self._seen)
-        self._look()
+        self._look(self._seen.values())
 
-    def _look(self) -> None:
-        """Notes what of shared memory is mapped: an engine that was starting goes on making it as it ends."""
-        self._segments |= shared_memory.made_by(self._left(), self._starts)
+    def _look(self, processes: Iterable[psutil.Process]) -> None:
+        """Notes what they have mapped of shared memory: an engine that was starting goes on making it as it ends."""
+        self._segments |= shared_memory.made_by(processes, self._starts)
 
     def _sweep(self) -> list[str]:
         """Ends what the servers left: helpers that clean up after them get a moment to go by themselves. Then proof."""
         deadline = time.monotonic() + (0.0 if self._hurry.is_set() else SWEEP_GRACE_S)
         while left := self._left():
-            self._look()
+            self._look(left)
             if time.monotonic() > deadline:
                 break
             time.sleep(SWEEP_POLL_S)
         self._segments |= segments.read(self._store.dir, self._run_id)
         if left:
-            self._segments |= shared_memory.made_by(ownership.stop_all(self._left), self._starts)
+            self._look(ownership.stop_all(self._left))
             for group in self._groups:
                 cgroups.kill(group)
         survivors = ownership.end_all(self._left, grace_s=0.0, kill_s=KILL_S)
