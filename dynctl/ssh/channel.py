@@ -66,10 +66,10 @@ class Channel:
             start_new_session=True,
             env=env,
         )
-        for work in (self._read, self._write):
-            threading.Thread(target=work, daemon=True).start()
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
+        for work in (self._read, self._write):
+            threading.Thread(target=work, daemon=True).start()
 
     def say(self, message: ToNode) -> None:
         """Sends one message, without waiting for it to go out."""
