@@ -107,7 +107,7 @@ class Legs:
     async def prefill(self, worker: Worker, job: Job, body: bytes) -> bytes:
         """Leg one: the worker's reply. Raises LegFailed for everything but a 2xx."""
         headers: Headers = [item for item in job.leg_headers() if item[0] != b"accept"] + self._engine_headers
-        gatherer = Gatherer(asyncio.get_running_loop().create_future())
+        gatherer = Gatherer(asyncio.get_running_loop())
         job.spans.prefill_sent = self._clock()
         job.prefill = worker.id
         call = self._client.send(worker.origin, "POST", job.target, headers, body, gatherer)
@@ -130,7 +130,7 @@ class Legs:
 
     async def models(self, worker: Worker, job: Job) -> bytes:
         """The worker's list of models; nothing where it gives none."""
-        gatherer = Gatherer(asyncio.get_running_loop().create_future())
+        gatherer = Gatherer(asyncio.get_running_loop())
         call = self._client.send(worker.origin, "GET", b"/v1/models", self._engine_headers, b"", gatherer)
         watched = self._watch.add(worker.id, call, _LIST_S)
         try:

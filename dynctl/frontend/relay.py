@@ -102,20 +102,18 @@ class Relay:
         if self._error is not None:
             self._gather(self._error, data)
             return
-        first = self._first
-        if first is not None:
-            self._inspect(first, data)
-            if self._hold and not self.begun and first.error is not None and not first.seen:
-                self._keep(Held(first.error, 500, error_body(500, f"{self._who}: {first.error}")))
-                self._finish()
-                return
-        elif self._job.streamed:
-            self._events += data.count(b"\n\n")  # JSON escapes line ends: they part events
+        first, came = self._first, self._clock()
         if not self.begun:
+            if first is not None and self._hold and b'"error"' in data and self._withheld(data):
+                return
             self._begin()
         self._moved = True
         self._last = data
         self._job.responder.write(data)
+        if first is not None:  # looked at once the client has it: that takes longer than the rest
+            self._inspect(first, data, came)
+        elif self._job.streamed:
+            self._events += data.count(b"\n\n")  # JSON escapes line ends: they part events
         if self._passage is not None:
             self._passage.last = data
         elif type(self) is Relay and self._first is None and self._job.streamed and self._call is not None:
@@ -183,9 +181,18 @@ class Relay:
         if self._call is not None:
             job.responder.on_pressure(self._call.pause, self._call.resume)
 
-    def _inspect(self, first: FirstContent, data: bytes) -> None:
+    def _withheld(self, data: bytes) -> bool:
+        """Whether the stream begins with an error of the engine's."""
+        first = FirstContent()
+        if first.feed(data) or first.error is None:
+            return False
+        self._keep(Held(first.error, 500, error_body(500, f"{self._who}: {first.error}")))
+        self._finish()
+        return True
+
+    def _inspect(self, first: FirstContent, data: bytes, came: float) -> None:
         if first.feed(data):
-            self._job.spans.first_content = self._clock()
+            self._job.spans.first_content = came
             self._first = None
         elif first.error is not None:
             self._job.error = f"{self._who}: {first.error}"

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from dynctl.http.call import Call, ClientError, Sink
+from dynctl.http.direct import Direct
 from dynctl.http.ferry import Ferry
 from dynctl.http.message import Headers, encode_head
 from dynctl.http.origin import Origin
@@ -100,7 +101,7 @@ class Client:
         Cancelling it closes the connection, so that the server stops working on the request.
         """
         loop = asyncio.get_running_loop()
-        gatherer = Gatherer(loop.create_future())
+        gatherer = Gatherer(loop)
         call = self.send(origin, method, target, headers, body, gatherer)
         late = ClientError("timeout", f"no complete answer within {timeout_s:g} s") if timeout_s is not None else None
         timer = loop.call_later(timeout_s or 0.0, call.fail, late) if late else None
@@ -219,10 +220,10 @@ async def by_loop(make: Callable[[], Upstream], origin: Origin, tls: ssl.SSLCont
 
 
 class Gatherer:
-    """Sink that gathers a whole answer into the future `done`, which fails with ClientError."""
+    """Sink that gathers a whole answer into `done`, which fails with ClientError."""
 
-    def __init__(self, done: asyncio.Future[Response]) -> None:
-        self.done = done
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: Direct[Response] = Direct(loop)
         self._status = 0
         self._headers: Headers = []
         self._body: list[bytes] = []
@@ -236,11 +237,11 @@ class Gatherer:
         self._body.append(data)
 
     def on_end(self) -> None:
-        """Resolve the future."""
+        """Run who waits."""
         if not self.done.done():
             self.done.set_result(Response(self._status, self._headers, b"".join(self._body)))
 
     def on_error(self, error: ClientError) -> None:
-        """Fail the future."""
+        """Have it fail."""
         if not self.done.done():
             self.done.set_exception(error)

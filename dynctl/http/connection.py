@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from dynctl.http.direct import start_task
 from dynctl.http.limits import Refusal
 from dynctl.http.message import Request, encode_head, status_line
 from dynctl.http.passage import Passage
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
             responder.close_after()
         self._responder = responder
         self._server.busy(+1)
-        self.task = self._loop.create_task(self._run(request, responder))
+        self.task = start_task(self._run(request, responder), self._loop)
         self.task.add_done_callback(self._finished)
 
     async def _run(self, request: Request, responder: Responder) -> None:

@@ -32,20 +32,24 @@ class Ferry:
     """Reads connections for their transports, which must have paused reading.
 
     Of a few streams each chunk is read as it comes. Of many it waits, `TICK_S` at most, and what has come by then is
-    read together, at every tick until there is little; then the event loop is asked again when something comes. So do
-    network drivers under load.
+    read in one go, at every tick until there is little; then the event loop is asked again when something comes. So do
+    network drivers under load. Whatever else comes meanwhile is served first: it may be what a first token waits for.
     """
 
     def __init__(self) -> None:
         self._aboard: dict[int, Passenger] = {}
         self._ready: select.epoll | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known once there is a passenger
+        self._others: select.poll | None = None
+        self._next: asyncio.Handle | None = None
 
     def board(self, descriptor: int, passenger: Passenger) -> None:
         """Read that socket from now on."""
         if self._ready is None:
             self._ready = select.epoll()
-            asyncio.get_running_loop().add_reader(self._ready.fileno(), self._wake, self._ready)
+            self._loop = asyncio.get_running_loop()
+            self._others = _events_of(self._loop)
+            self._loop.add_reader(self._ready.fileno(), self._wake, self._ready)
         self._aboard[descriptor] = passenger
         self._ready.register(descriptor, select.EPOLLIN)
 
@@ -60,53 +64,68 @@ class Ferry:
     def close(self) -> None:
         """Read none any more."""
         self._aboard.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._next is not None:
+            self._next.cancel()
         if self._ready is not None:
-            asyncio.get_running_loop().remove_reader(self._ready.fileno())
+            self._loop.remove_reader(self._ready.fileno())
             self._ready.close()
-        self._timer = self._ready = None
+        self._next = self._ready = None
 
     def _wake(self, ready: select.epoll) -> None:
         """Something has come."""
         if len(self._aboard) < _MANY:
             self._carry(ready)
         else:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(ready.fileno())
-            self._timer = loop.call_later(TICK_S, self._tick, ready)
+            self._loop.remove_reader(ready.fileno())
+            self._next = self._loop.call_later(TICK_S, self._tick, ready)
 
     def _tick(self, ready: select.epoll) -> None:
-        """A tick has passed."""
-        loop = asyncio.get_running_loop()
-        if self._carry(ready) > 1:
-            self._timer = loop.call_later(TICK_S, self._tick, ready)
+        """A tick has passed, or what was to be served first has been."""
+        carried, left = self._carry(ready)
+        if left:
+            self._next = self._loop.call_soon(self._tick, ready)
+        elif carried > 1:
+            self._next = self._loop.call_later(TICK_S, self._tick, ready)
         else:
-            self._timer = None
-            loop.add_reader(ready.fileno(), self._wake, ready)
+            self._next = None
+            self._loop.add_reader(ready.fileno(), self._wake, ready)
 
-    def _carry(self, ready: select.epoll) -> int:
-        """Read whatever has come; of how many."""
-        some = [descriptor for descriptor, _ in ready.poll(0)]
-        # all reads, then all writes: who reads at the other end is woken once for many
-        for passenger, data in [(self._aboard[descriptor], _read(descriptor)) for descriptor in some]:
-            try:
-                if data:
-                    passenger.data_received(data)
-                elif data is not None:
-                    passenger.ashore()
-            except Exception as error:
-                context = {"message": "a stream could not be passed on", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
-                passenger.cut()
-        return len(some)
+    def _carry(self, ready: select.epoll) -> tuple[int, int]:
+        """Read what has come: of how many, and of how many not yet, as something else has come."""
+        came = ready.poll(0)
+        left = len(came)
+        for descriptor, _ in came:
+            left -= 1
+            passenger = self._aboard.get(descriptor)
+            if passenger is not None:
+                self._serve(descriptor, passenger)
+            if left and self._others is not None and self._others.poll(0):
+                break
+        return len(came) - left, left
+
+    def _serve(self, descriptor: int, passenger: Passenger) -> None:
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return  # nothing has come after all
+        except OSError:
+            data = b""
+        try:
+            if data:
+                passenger.data_received(data)
+            else:
+                passenger.ashore()
+        except Exception as error:
+            context = {"message": "a stream could not be passed on", "exception": error}
+            self._loop.call_exception_handler(context)
+            passenger.cut()
 
 
-def _read(descriptor: int) -> bytes | None:
-    """What has come; nothing at the end, or where it can't be read; None: nothing has come after all."""
-    try:
-        return os.read(descriptor, _READ_BYTES)
-    except BlockingIOError:
+def _events_of(loop: asyncio.AbstractEventLoop) -> select.poll | None:
+    """What tells whether that event loop has something to do; None where it keeps that to itself."""
+    backend = getattr(loop, "_get_backend_id", None)  # uvloop has it for its own tests
+    if backend is None:
         return None
-    except OSError:
-        return b""
+    events = select.poll()
+    events.register(backend(), select.POLLIN)
+    return events

@@ -88,6 +88,27 @@ async def test_who_fails_is_cut_and_the_others_lose_nothing() -> None:
         ferry.close()
 
 
+@on_uvloop
+async def test_what_else_has_come_is_served_before_the_rest() -> None:
+    loop, ferry, order = asyncio.get_running_loop(), Ferry(), []
+    with pairs(MANY + 1) as ends:
+        (theirs, urgent), others = ends[0], ends[1:]
+
+        class Slow(Read):
+            def data_received(self, data: bytes) -> None:
+                if not order:
+                    theirs.send(b"a")  # in the middle of what is read in one go
+                order.append("chunk")
+
+        loop.add_reader(urgent, lambda: (order.append("urgent"), loop.remove_reader(urgent)))
+        for far, ours in others:
+            ferry.board(ours.fileno(), Slow())
+            far.send(b"a")
+        await until(lambda: order.count("chunk") == MANY)
+        ferry.close()
+    assert order.index("urgent") < MANY / 2
+
+
 @both_loops
 async def test_a_descriptor_that_another_has_by_now_is_the_others() -> None:
     ferry, first, second = Ferry(), Read(), Read()
