@@ -23,10 +23,12 @@ from dynctl.runtime.observer import Observer
 from dynctl.runtime.picture import Picture
 from dynctl.runtime.proving import Proving
 from dynctl.runtime.serving import Serving
+from dynctl.runtime.shared_memory import Segment
 from dynctl.store.log import EventLog
 from dynctl.store.run import RunRecord, RunStore
 
 LOOK_S = 0.05
+ENDING_LOOK_S = 0.2
 STOP_PATIENCE_S = 60.0
 OVER = frozenset({"failed", "stopped"})
 
@@ -155,13 +157,22 @@ class Scaling:
     async def _end(self, going: Collection[Managed]) -> None:
         """Ends them, and proves that nothing of them is left. RuntimeFailure when something is."""
         seen: dict[int, psutil.Process] = {}
-        for process in going:
-            seen |= {member.pid: member for member in await asyncio.to_thread(process.processes)}
+        made: set[Segment] = set()
         starts = spawned.read(self._run.store.dir, self._run.record.run_id)
-        made = await asyncio.to_thread(shared_memory.made_by, seen.values(), starts)
+
+        def look() -> None:
+            members = [member for process in going for member in process.processes()]
+            seen.update((member.pid, member) for member in members)
+            made.update(shared_memory.made_by(members, starts))
+
+        await asyncio.to_thread(look)
         groups = [group / process.id for group in cgroups.of_run(self._run.record.run_id, seen) for process in going]
         ports = {port for process in going for port in process.spec.ports.values()}
-        await asyncio.gather(*(self._stop(process) for process in going))
+        stops = asyncio.gather(*(self._stop(process) for process in going))
+        while not stops.done():  # an engine goes on making shared memory as it ends
+            await asyncio.wait([stops], timeout=ENDING_LOOK_S)
+            await asyncio.to_thread(look)
+        await stops
         held = await asyncio.to_thread(nothing_left.remains, seen, ports, made, groups)
         alive = [f"{process.id}: {process.life.reason}" for process in going if process.state == "failed"]
         if alive or held:

@@ -65,3 +65,13 @@ def test_segments_that_are_made_while_an_engine_ends_go_too(home: Home) -> None:
     assert down.wait().code == 0
     assert not any(path.exists() for path in late)
     home.control()
+
+
+def test_segments_that_a_worker_makes_while_it_is_taken_away_go_with_it(home: Home) -> None:
+    home.up({"roles": {"prefill": {"workers": 2}}})
+    home.control(term_segment=True, term_delay_s=1.0)
+    scale = home.start("scale", "prefill=1", "--run", home.name)
+    (late,) = until(lambda: made(home), "it has made one")
+    assert scale.wait().code == 0
+    assert not late.exists()
+    home.control()
