@@ -105,16 +105,21 @@ class _Begun(Coroutine[Any, Any, None]):
     def send(self, value: Any) -> Any:
         if self._told:
             return self._coroutine.send(value)
-        self._told = True
-        raised, self._raised = self._raised, None
-        if raised is not None:
-            raise raised
+        self._tell()
         first, self._first = self._first, None
         return first
 
     def throw(self, *how: Any) -> Any:
-        self._told, self._first = True, None
+        self._tell()
+        self._first = None
         return self._coroutine.throw(*how)
+
+    def _tell(self) -> None:
+        """Raises what the first step ended with, if it was the last one."""
+        self._told = True
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
 
     def close(self) -> None:
         self._coroutine.close()

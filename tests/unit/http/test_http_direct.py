@@ -95,6 +95,22 @@ async def test_a_task_that_is_cancelled_at_once_cleans_up() -> None:
     assert seen == ["cleaned"]
 
 
+@apart
+async def test_a_task_that_is_cancelled_when_it_is_over_is_over() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        pass
+
+    def start() -> None:
+        tasks.append(start_task(work(), loop))
+        tasks[0].cancel()
+
+    tasks: list[asyncio.Task[None]] = []
+    await called_back(start)
+    await tasks[0]
+
+
 class Waiting:
     """A task that waits for something direct."""
 
