@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from dynctl.engines.dynamo_planes import LEASES
 from dynctl.store.registrations import Registry
 from tests.e2e.dynamo_site import ETCD, NATS, Outside, dynamo_home, mockers, outside_etcd, outside_nats
 from tests.integration.run_harness import PATIENCE_S, Home, T, has_ended, until
@@ -38,6 +39,18 @@ def namespace(home: Home, name: str | None = None) -> str:
     (plan,) = (home.dir / "state" / "dynctl").glob(f"*/{name or home.name}/plan.json")
     found: str = httpx.Response(200, content=plan.read_bytes()).json()["processes"][0]["env"]["DYN_NAMESPACE"]
     return found
+
+
+def await_leases(home: Home, name: str | None = None) -> None:
+    """What both workers are registered by is looked at now and then; whoever is killed before is waited for later."""
+
+    def noted() -> bool:
+        return any(
+            len(path.read_text().splitlines()) == 2
+            for path in (home.dir / "state" / "dynctl").glob(f"*/{name or home.name}/{LEASES}")
+        )
+
+    until(noted, "the leases of both workers are noted")
 
 
 def row(status: T, process: str) -> T:
@@ -218,6 +231,7 @@ def test_in_a_named_namespace_only_what_the_dead_have_left_is_removed(home: Home
     registry = Registry([etcd.url])
     control = by(etcd, namespace="team-a")
     home.up(mockers(control))
+    await_leases(home)
     kill_everything(home)
     before = {one.lease for one in registry.registered("team-a")}
     assert before
@@ -227,6 +241,7 @@ def test_in_a_named_namespace_only_what_the_dead_have_left_is_removed(home: Home
     assert f"removed what the run `{home.name}`, of which nothing is alive, has left in `team-a`" in other.err
     assert "waiting" not in other.err
     assert not before & {one.lease for one in registry.registered("team-a")}
+    await_leases(home, more["name"])
     kill_everything(home)
     anothers = register(etcd, "team-a")
     done = home.run("down", "--orphans")
