@@ -16,6 +16,8 @@ import httpx
 import msgspec
 import psutil
 
+from dynctl.runtime.shared_memory import mapped_by
+
 BLOCK_SIZE = 128
 SERVED_NAME = "contract"
 MAX_MODEL_LEN = 4096
@@ -151,8 +153,11 @@ def wait_ready(worker: Worker, process: subprocess.Popen[bytes], deadline: float
 
 
 def end_worker(process: subprocess.Popen[bytes]) -> None:
-    """End the engine and all of its session."""
+    """End the engine and all of its session, and remove the shared memory that it leaves when it is killed."""
+    made = mapped_by(member.pid for member in members(process.pid))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
     psutil.wait_procs(members(process.pid), timeout=30)
+    for path in made:
+        Path(path).unlink(missing_ok=True)

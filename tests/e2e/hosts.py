@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dynctl.runtime.shared_memory import mapped_by
 from tests.integration.command import Command, has_ended, until
 
 CLONE_NEWNET = 0x40000000
@@ -70,10 +71,13 @@ class Host:
         (self._init,) = psutil.Process(self._outer.pid).children()
 
     def halt(self) -> None:
-        """Ends all its processes at once, as a loss of power does."""
+        """Ends all its processes at once, as a loss of power does; with them goes their shared memory."""
         if self._init and self._outer:
+            made = mapped_by(process.pid for process in self.processes())
             self._init.kill()
             self._outer.wait()
+            for path in made:
+                Path(path).unlink(missing_ok=True)
             self._init = self._outer = None
 
     def command(self, *argv: str, env: Mapping[str, str], cwd: Path) -> Command:

@@ -15,7 +15,9 @@ from dynctl.store import paths
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The directories that locks lie in are the tests' own, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
+        place = str(tmp_path_factory.mktemp("tmp"))
+        patch.setattr(tempfile, "tempdir", place)
+        patch.setenv("TMPDIR", place)
         yield
 
 
