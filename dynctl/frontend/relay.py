@@ -102,7 +102,8 @@ class Relay:
         if self._error is not None:
             self._gather(self._error, data)
             return
-        first, came = self._first, self._clock()
+        first = self._first
+        came = self._clock() if first is not None else 0.0
         if not self.begun:
             if first is not None and self._hold and b'"error"' in data and self._withheld(data):
                 return

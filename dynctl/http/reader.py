@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httptools
 
 from dynctl.http.limits import Limits, Refusal
-from dynctl.http.message import Headers, Request, origin_form
+from dynctl.http.message import Headers, Request, find, origin_form
 
 
 class RequestReader:
@@ -93,9 +93,8 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or a trailer, which nothing here has a use for."""
-        size = self._field_bytes = self._field_bytes + len(name) + len(value) + 4
-        if size > self._limits.head_bytes:
-            self._check_head(size)
+        self._field_bytes += len(name) + len(value) + 4
+        self._check_head(self._field_bytes)
         if self.in_head:
             self._headers.append((name.lower(), value))
 
@@ -108,18 +107,13 @@ class RequestReader:
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refusal(505, f"HTTP/{version} is not spoken here")
-        hosts, length, expect = 0, None, None
-        for name, value in self._headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                length = length or value
-            elif name == b"expect":
-                expect = expect or value
+        hosts = sum(1 for name, _ in self._headers if name == b"host")
         if hosts > 1 or (version == "1.1" and hosts == 0):
             raise Refusal(400, "exactly one Host header is needed")
+        length = find(self._headers, b"content-length")
         if length is not None:
             self._check_body(int(length))
+        expect = find(self._headers, b"expect")
         if expect is not None and version == "1.1":
             if expect.lower() != b"100-continue":
                 raise Refusal(417, "only 'Expect: 100-continue' is understood")
