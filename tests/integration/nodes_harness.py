@@ -34,11 +34,18 @@ class Nodes:
         return self.homes[node].start(*arguments, env={"DYNCTL_SECRET": secret})
 
     def ready(self, *order: str) -> None:
-        """Starts all, in that order, and waits until each says that it is ready."""
-        commands = [self.up(node, "-d") for node in order or self.homes]
+        """Starts all, in that order, and waits until each is ready and has heard it of the others."""
+        started = list(order or self.homes)
+        commands = [self.up(node, "-d") for node in started]
         for command in commands:
             done = command.wait()
             assert done.code == 0, f"{done.err}\n{self.logs()}"
+
+        def known(status: T) -> bool:
+            return all(node["heard"] == "ready" for node in status["nodes"] if node["name"] in started)
+
+        for node in started:
+            self.await_status(node, known, "it has heard that the others are ready")
 
     def loading(self) -> tuple[Command, Command]:
         """Starts a and b; b's decode never gets beyond its weights.
