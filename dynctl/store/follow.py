@@ -78,6 +78,8 @@ class Follower:
         fresh = older.index(before) if before in older else len(older)
         for path in reversed(generations(self._path)[:fresh]):
             with contextlib.suppress(OSError), path.open("rb") as file:
+                if file.seek(0, 2) < self.offset:
+                    self.rest = b""  # half a write, of which the rotation kept nothing
                 file.seek(self.offset)
                 while chunk := file.read(READ_BYTES):
                     yield from self._take(chunk)

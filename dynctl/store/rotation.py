@@ -17,6 +17,8 @@ LIMIT_BYTES = 64 << 20
 KEPT = 3
 """How many rotated logs are kept beside the one that is written."""
 CHUNK_BYTES = 1 << 20
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TAIL_BYTES = 1 << 16
 
 
 def rotate(path: Path, *, kept: int = KEPT) -> None:
@@ -30,6 +32,7 @@ def rotate(path: Path, *, kept: int = KEPT) -> None:
             partial = partial.rename(swap(path))
             _make_way(path, kept)
             _copy(log, copy)  # what came meanwhile
+            _drop_half_a_write(log, copy)
             log.truncate(0)
             partial.replace(rotated(path, 1))
     except OSError:
@@ -59,6 +62,18 @@ def _copy(log: IO[bytes], copy: IO[bytes]) -> None:
         left = memoryview(chunk)
         while left:
             left = left[copy.write(left) :]
+
+
+def _drop_half_a_write(log: IO[bytes], copy: IO[bytes]) -> None:
+    """A write over two pages of a file is seen half for a moment. Its other half goes with the truncation, and the next
+    line would seem to end this one."""
+    end = log.tell()
+    if end % _PAGE_BYTES:
+        return
+    begin = max(0, end - _TAIL_BYTES)
+    tail = os.pread(log.fileno(), end - begin, begin)
+    if (whole := tail.rfind(b"\n") + 1) and whole < len(tail):
+        copy.truncate(begin + whole)
 
 
 def _make_way(path: Path, kept: int) -> None:

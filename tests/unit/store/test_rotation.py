@@ -135,6 +135,18 @@ def test_a_reader_at_the_end_sees_only_what_comes(path: Path) -> None:
     assert read(follower) == ["new"]
 
 
+@pytest.mark.parametrize("read_before", [True, False])
+def test_a_write_that_is_half_there_goes_whole(path: Path, read_before: bool) -> None:
+    """A write over two pages of a file is seen half for a moment; its other half goes with the truncation."""
+    whole = "a line\n" * 580
+    write(path, whole + "b" * (4096 - len(whole)))
+    follower = Follower(path)
+    seen = read(follower) if read_before else []
+    rotate(path)
+    write(path, "next\n")
+    assert seen + read(follower) == ["a line"] * 580 + ["next"]
+
+
 def test_rotation_under_a_steady_writer(path: Path) -> None:
     """A reader beside a writer and rotations, each in its own thread: every line in order, none twice."""
     path.touch()
