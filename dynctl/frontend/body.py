@@ -17,6 +17,7 @@ PREFILL_PARAMS = msgspec.Raw(
 """What asks a vLLM prefill worker to keep the prompt's KV blocks for a decode worker (vLLM's NIXL connector)."""
 
 _TRUE, _FALSE, _NULL, _ONE = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.Raw(b"1")
+_SEVERAL = frozenset(("n", "best_of", "echo", "use_beam_search", "prompt_logprobs", "prompt_embeds", "prompt"))
 _DECODER = msgspec.json.Decoder(Fields)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
@@ -43,6 +44,8 @@ def one_sequence(fields: Fields) -> bool:
 
     Not so: n or best_of above 1, beam search, echo, prompt_logprobs, prompt embeddings, several prompts.
     """
+    if _SEVERAL.isdisjoint(fields):
+        return True
     for name in ("n", "best_of"):
         if fields.get(name, _NULL) not in (_NULL, _ONE):
             return False
@@ -66,7 +69,9 @@ def _one_prompt(prompt: bytes) -> bool:
 
 def prefill_body(fields: Fields) -> bytes:
     """Leg one: the client's members, not streamed, one token, asking to keep the KV blocks."""
-    leg = {name: value for name, value in fields.items() if name not in ("stream_options", "min_tokens")}
+    leg = fields.copy()
+    leg.pop("stream_options", None)
+    leg.pop("min_tokens", None)
     leg["stream"] = _FALSE
     leg["max_tokens"] = _ONE
     if "max_completion_tokens" in leg:

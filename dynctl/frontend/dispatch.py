@@ -157,8 +157,7 @@ class Dispatcher:
             if worker is None:
                 raise self._none_ready()
             body = job.body if params is None else decode_body(job.body, params)
-            others = self._others(role, trail, worker)
-            hold = trail.another_way(handed_over=params is not None, others=others)
+            hold = not trail.last and (params is not None or self._others(role, trail, worker))
             self._workers.chooser.began(worker, job.ask)
             try:
                 await self._legs.answer(worker, job, body, leg=role, hold=hold, resend=params is None)

@@ -16,7 +16,8 @@ from dynctl.http.message import Headers, Request
 from dynctl.http.responder import Responder
 
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,200}\Z")
-_PASSED_ON = frozenset({b"accept", b"content-type", b"traceparent", b"tracestate", b"user-agent"})
+_PASSED_ON = frozenset({b"content-type", b"traceparent", b"tracestate", b"user-agent"})
+_ANSWERED = _PASSED_ON | {b"accept"}
 CLIENT_LEFT = 499
 
 
@@ -80,9 +81,10 @@ class Job:
         self.decode: str | None = None
         self.error: str | None = None
 
-    def leg_headers(self) -> Headers:
-        """What an engine is told: never the client's credentials."""
-        headers = [item for item in self.request.headers if item[0] in _PASSED_ON]
+    def leg_headers(self, *, answers: bool = True) -> Headers:
+        """What an engine is told: never the client's credentials; what the client accepts, if it `answers` it."""
+        told = _ANSWERED if answers else _PASSED_ON
+        headers = [item for item in self.request.headers if item[0] in told]
         headers.append((b"x-request-id", self.id))
         return headers
 

@@ -106,7 +106,7 @@ class Legs:
 
     async def prefill(self, worker: Worker, job: Job, body: bytes) -> bytes:
         """Leg one: the worker's reply. Raises LegFailed for everything but a 2xx."""
-        headers: Headers = [item for item in job.leg_headers() if item[0] != b"accept"] + self._engine_headers
+        headers: Headers = job.leg_headers(answers=False) + self._engine_headers
         gatherer = Gatherer(asyncio.get_running_loop())
         job.spans.prefill_sent = self._clock()
         job.prefill = worker.id

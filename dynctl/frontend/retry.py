@@ -84,9 +84,10 @@ class Trail:
     same: bool = False
     """The worker that failed last may be asked again where there is no other."""
 
-    def another_way(self, *, handed_over: bool, others: bool) -> bool:
-        """Whether something else is left to try should the next answering leg end in an engine's error."""
-        return len(self.answers) + 1 < MAX_ANSWERS and (handed_over or others)
+    @property
+    def last(self) -> bool:
+        """Whether the next answering leg is the last one that may be tried."""
+        return len(self.answers) + 1 >= MAX_ANSWERS
 
 
 def after_prefill(

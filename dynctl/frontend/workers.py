@@ -35,6 +35,7 @@ class Workers:
         self._suspects: dict[str, float] = {}
         self._by_id: dict[str, Worker] = {}
         self._ready: dict[str, tuple[Worker, ...]] = {}
+        self._expects: frozenset[str] = frozenset()
         self.expected: dict[str, int] = {}
         self.known = False
 
@@ -50,6 +51,8 @@ class Workers:
             for role in ("prefill", "decode", "worker")
         }
         self.expected = dict(table.expected)
+        planned = (role for role, count in table.expected.items() if count)
+        self._expects = frozenset((*planned, *(entry.role for entry in table.workers)))
         self.known = True
         gone = []
         for worker_id, old in before.items():
@@ -103,7 +106,7 @@ class Workers:
 
     def expects(self, role: str) -> bool:
         """Whether workers of that role are planned or known."""
-        return bool(self.expected.get(role)) or any(w.role == role for w in self._by_id.values())
+        return role in self._expects
 
     def alone_role(self) -> str:
         """The role that serves requests whole: decode, or worker where that is all there is."""

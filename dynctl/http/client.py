@@ -7,7 +7,8 @@ import functools
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+
+import msgspec
 
 from dynctl.http.call import Call, ClientError, Sink
 from dynctl.http.direct import Direct
@@ -20,7 +21,7 @@ Connect = Callable[[Callable[[], Upstream], Origin], Awaitable[Upstream]]
 """Connects to an origin, and gives the connection to a new Upstream. Raises OSError."""
 
 
-class Response(NamedTuple):
+class Response(msgspec.Struct, frozen=True):
     """A whole answer."""
 
     status: int

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
-        self._reader = RequestReader(server.limits, server.clock)
+        self._reader = RequestReader(server.limits, server.clock, server.heads)
         self._transport: asyncio.Transport | None = None
         self._passage: Passage | None = None
         self._responder: Responder | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,8 +20,12 @@ class Origin(NamedTuple):
     @property
     def authority(self) -> bytes:
         """What goes into the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}".encode()
+        return _authority(self.host, self.port)
+
+
+@functools.lru_cache(maxsize=1024)
+def _authority(host: str, port: int) -> bytes:
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
 
 
 def parse_origin(url: str) -> Origin:

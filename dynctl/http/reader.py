@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httptools
 
+from dynctl.http.heads import Heads
 from dynctl.http.limits import Limits, Refusal
 from dynctl.http.message import Headers, Request, find, origin_form
 
@@ -16,7 +17,7 @@ class RequestReader:
 
     `feed` raises Refusal when what came can't be answered by a handler; after that the reader is of no further use.
     `in_message`: part of a request has come; `in_head`: its head is not complete; `wants_continue`: the client waits
-    for `100 Continue` before it sends its body.
+    for `100 Continue` before it sends its body. `heads`: those that the parser need not read again.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class RequestReader:
         "_clock",
         "_field_bytes",
         "_headers",
+        "_heads",
         "_limits",
         "_parser",
         "_raw_head_bytes",
@@ -35,8 +37,9 @@ class RequestReader:
         "wants_continue",
     )
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float], heads: Heads | None = None) -> None:
         self._limits = limits
+        self._heads = heads
         self._clock = clock
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._headers: Headers = []
@@ -60,7 +63,13 @@ class RequestReader:
         parser = self._parser
         if parser is None:
             return
-        was_in_head = self.in_head
+        heads = None if self.in_message else self._heads
+        if heads is not None:
+            request = heads.recall(data, self._clock)
+            if request is not None:
+                self.requests.append(request)
+                return
+        was_in_head, before = self.in_head, len(self.requests)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -74,6 +83,8 @@ class RequestReader:
             # Fields are counted when they are complete; a single endless one shows only here.
             self._raw_head_bytes = self._raw_head_bytes + len(data) if was_in_head else 0
             self._check_head(self._raw_head_bytes)
+        elif heads is not None and not self.in_message and len(self.requests) == before + 1:
+            heads.learn(data, self.requests[-1])
 
     # parser callbacks
 
@@ -107,7 +118,7 @@ class RequestReader:
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Refusal(505, f"HTTP/{version} is not spoken here")
-        hosts = sum(1 for name, _ in self._headers if name == b"host")
+        hosts = [name for name, _ in self._headers].count(b"host")
         if hosts > 1 or (version == "1.1" and hosts == 0):
             raise Refusal(400, "exactly one Host header is needed")
         length = find(self._headers, b"content-length")
@@ -137,6 +148,8 @@ class RequestReader:
         if target is None:
             raise Refusal(400, "the request target is not a path")
         body, self._body = self._body, []
+        if not parser.should_keep_alive():
+            self._heads = None  # whatever comes now is not read
         self.requests.append(
             Request(
                 method=parser.get_method().decode("ascii"),

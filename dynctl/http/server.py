@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 
 from dynctl.http.connection import Connection
+from dynctl.http.heads import Heads
 from dynctl.http.limits import Limits
 from dynctl.http.message import Request
 from dynctl.http.responder import Responder
@@ -47,6 +48,7 @@ class Server:
     ) -> None:
         self.handler = handler
         self.limits = limits or Limits()
+        self.heads = Heads(self.limits)
         self.clock = clock
         self.error_body = error_body
         self.on_exception = on_exception

@@ -55,6 +55,7 @@ PURE = (
     "dynctl.runtime.messages",
     "dynctl.proof.prompt",
     *("dynctl.ssh.route", "dynctl.ssh.trouble", "dynctl.ssh.words"),
+    "dynctl.http.heads",
     "dynctl.http.limits",
     "dynctl.http.message",
     "dynctl.http.origin",
