@@ -13,6 +13,8 @@ TICK_S = 0.002
 """How long a chunk may wait for others: a wake-up costs up to 50 µs of a virtual machine, as much as five chunks."""
 _MANY = 8
 _READ_BYTES = 65_536
+_TOGETHER = 2
+"""Chunks read before the first is written: who gets both on this machine is woken once, a fifth of a chunk's cost."""
 
 
 class Passenger(Protocol):
@@ -93,32 +95,34 @@ class Ferry:
     def _carry(self, ready: select.epoll) -> tuple[int, int]:
         """Read what has come: of how many, and of how many not yet, as something else has come."""
         came = ready.poll(0)
-        left = len(came)
-        for descriptor, _ in came:
-            left -= 1
-            passenger = self._aboard.get(descriptor)
-            if passenger is not None:
-                self._serve(descriptor, passenger)
-            if left and self._others is not None and self._others.poll(0):
-                break
-        return len(came) - left, left
+        for at in range(0, len(came), _TOGETHER):
+            if at and self._others is not None and self._others.poll(0):
+                return at, len(came) - at
+            group = []
+            for descriptor, _ in came[at : at + _TOGETHER]:
+                passenger = self._aboard.get(descriptor)
+                if passenger is None:
+                    continue
+                try:
+                    group.append((passenger, os.read(descriptor, _READ_BYTES)))
+                except BlockingIOError:
+                    continue  # nothing has come after all
+                except OSError:
+                    group.append((passenger, b""))
+            for passenger, data in group:
+                try:
+                    if data:
+                        passenger.data_received(data)
+                    else:
+                        passenger.ashore()
+                except Exception as error:
+                    self._failed(passenger, error)
+        return len(came), 0
 
-    def _serve(self, descriptor: int, passenger: Passenger) -> None:
-        try:
-            data = os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return  # nothing has come after all
-        except OSError:
-            data = b""
-        try:
-            if data:
-                passenger.data_received(data)
-            else:
-                passenger.ashore()
-        except Exception as error:
-            context = {"message": "a stream could not be passed on", "exception": error}
-            self._loop.call_exception_handler(context)
-            passenger.cut()
+    def _failed(self, passenger: Passenger, error: Exception) -> None:
+        context = {"message": "a stream could not be passed on", "exception": error}
+        self._loop.call_exception_handler(context)
+        passenger.cut()
 
 
 def _events_of(loop: asyncio.AbstractEventLoop) -> select.poll | None:
