@@ -20,6 +20,9 @@ from dynctl.http.upstream import Upstream
 Connect = Callable[[Callable[[], Upstream], Origin], Awaitable[Upstream]]
 """Connects to an origin, and gives the connection to a new Upstream. Raises OSError."""
 
+_NEARLY = 0.8
+_MIN_IDLE_S = 0.5
+
 
 class Response(msgspec.Struct, frozen=True):
     """A whole answer."""
@@ -32,7 +35,8 @@ class Response(msgspec.Struct, frozen=True):
 class Client:
     """Sends requests over pooled connections. Must be used from the event loop's thread.
 
-    A pooled connection that has been idle for `idle_s` is not used again (servers close idle ones, commonly after 5 s).
+    A pooled connection that has been idle for `idle_s` is not used again, nor one that has been so for nearly as long
+    as the last one that its server closed: vLLM does so after 5 s by default, perhaps just when a request is written.
     A request that was written to a pooled connection which then closed before any byte of an answer is sent once more,
     on a new connection. `tls`: whom https trusts, where not those on the system's list.
     """
@@ -41,7 +45,7 @@ class Client:
         self,
         *,
         connect_timeout_s: float = 5.0,
-        idle_s: float = 4.0,
+        idle_s: float = 60.0,
         max_idle: int = 1024,
         clock: Callable[[], float] = time.monotonic,
         connect: Connect | None = None,
@@ -53,6 +57,8 @@ class Client:
         self._max_idle = max_idle
         self._clock = clock
         self._idle: dict[Origin, list[Upstream]] = {}
+        self._keeps_s: dict[Origin, float] = {}
+        """How long a connection may be idle, of servers that have closed one."""
         self._open: set[Upstream] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -131,8 +137,13 @@ class Client:
 
     def forget(self, origin: Origin) -> None:
         """Close the idle connections to a server that is gone."""
+        self._keeps_s.pop(origin, None)
         for connection in self._idle.pop(origin, []):
             connection.close()
+
+    def idle(self, origin: Origin) -> int:
+        """How many connections to that server wait for a request."""
+        return len(self._idle.get(origin, ()))
 
     async def close(self) -> None:
         """Close every connection; calls under way get no further callbacks."""
@@ -171,8 +182,10 @@ class Client:
         if not self._open:
             self._gone.set()
         idle = self._idle.get(connection.origin)
-        if idle is not None and connection in idle:
+        if idle is not None and connection in idle:  # else it was closed here
             idle.remove(connection)
+            kept_s = self._clock() - connection.idle_since
+            self._keeps_s[connection.origin] = max(_MIN_IDLE_S, _NEARLY * kept_s)
 
     def _take(self, origin: Origin) -> Upstream | None:
         """The most recently used idle connection, if it is fresh enough; staler ones are closed."""
@@ -180,7 +193,7 @@ class Client:
         if not idle:
             return None
         connection = idle.pop()
-        if self._clock() - connection.idle_since < self._idle_s:
+        if self._clock() - connection.idle_since < min(self._idle_s, self._keeps_s.get(origin, self._idle_s)):
             return connection
         for stale in (connection, *idle):  # the others have been idle for longer still
             stale.close()

@@ -144,6 +144,11 @@ class StubEngine:
                 await asyncio.sleep(0.001)
             self._server = None
 
+    def close_connections(self) -> None:
+        """Close those that there are, and go on listening."""
+        for writer in tuple(self._writers):
+            writer.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)

@@ -79,11 +79,48 @@ async def test_connections_are_reused_and_limits_of_idleness_kept() -> None:
         for _ in range(3):
             await get(client, origin)
         assert engine.connections == 1
-        now = 10.0
+        now = 50.0
+        await get(client, origin)
+        assert engine.connections == 1
+        now = 111.0
         await get(client, origin)
         assert engine.connections == 2
         await asyncio.gather(*(get(client, origin) for _ in range(3)))
         assert engine.connections == 4
+        await client.close()
+
+
+@both_loops
+async def test_connections_are_not_kept_for_longer_than_the_server_keeps_them() -> None:
+    now = 0.0
+    client = Client(clock=lambda: now)
+    async with StubEngine(reply("a")) as engine:
+        origin = parse_origin(engine.url)
+
+        async def connections(idle_s: float) -> int:
+            """How many there have been after a request that comes so long after the last one."""
+            nonlocal now
+            now += idle_s
+            await get(client, origin)
+            return engine.connections
+
+        async def closed_after(idle_s: float) -> None:
+            nonlocal now
+            now += idle_s
+            engine.close_connections()
+            await until(lambda: client.idle(origin) == 0)
+
+        assert await connections(0) == 1
+        await closed_after(5.0)
+        assert await connections(0) == 2
+        assert await connections(3.9) == 2
+        assert await connections(4.1) == 3
+        await closed_after(0.0)  # the server ends
+        assert await connections(0) == 4
+        assert await connections(0.4) == 4
+        client.forget(origin)  # and another has its place
+        assert await connections(0) == 5
+        assert await connections(50.0) == 5
         await client.close()
 
 
