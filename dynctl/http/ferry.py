@@ -85,12 +85,16 @@ class Ferry:
         """A tick has passed, or what was to be served first has been."""
         carried, left = self._carry(ready)
         if left:
-            self._next = self._loop.call_soon(self._tick, ready)
+            self._next = self._loop.call_soon(self._let_pass, ready)
         elif carried > 1:
             self._next = self._loop.call_later(TICK_S, self._tick, ready)
         else:
             self._next = None
             self._loop.add_reader(ready.fileno(), self._wake, ready)
+
+    def _let_pass(self, ready: select.epoll) -> None:
+        """A timer's callbacks, and what they call soon, run before the loop looks for events; what this does, after."""
+        self._next = self._loop.call_soon(self._tick, ready)
 
     def _carry(self, ready: select.epoll) -> tuple[int, int]:
         """Read what has come: of how many, and of how many not yet, as something else has come."""
