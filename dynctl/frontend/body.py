@@ -17,7 +17,9 @@ PREFILL_PARAMS = msgspec.Raw(
 """What asks a vLLM prefill worker to keep the prompt's KV blocks for a decode worker (vLLM's NIXL connector)."""
 
 _TRUE, _FALSE, _NULL, _ONE = msgspec.Raw(b"true"), msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.Raw(b"1")
-_SEVERAL = frozenset(("n", "best_of", "echo", "use_beam_search", "prompt_logprobs", "prompt_embeds", "prompt"))
+_COUNTS, _SWITCHES, _EXTRAS = ("n", "best_of"), ("echo", "use_beam_search"), ("prompt_logprobs", "prompt_embeds")
+_SEVERAL = frozenset((*_COUNTS, *_SWITCHES, *_EXTRAS, "prompt"))
+"""Members without which a request is one sequence."""
 _DECODER = msgspec.json.Decoder(Fields)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _ENCODER = msgspec.json.Encoder()
@@ -46,13 +48,13 @@ def one_sequence(fields: Fields) -> bool:
     """
     if _SEVERAL.isdisjoint(fields):
         return True
-    for name in ("n", "best_of"):
+    for name in _COUNTS:
         if fields.get(name, _NULL) not in (_NULL, _ONE):
             return False
-    for name in ("echo", "use_beam_search"):
+    for name in _SWITCHES:
         if fields.get(name, _NULL) not in (_NULL, _FALSE):
             return False
-    for name in ("prompt_logprobs", "prompt_embeds"):
+    for name in _EXTRAS:
         if fields.get(name, _NULL) != _NULL:
             return False
     return _one_prompt(bytes(fields.get("prompt", _NULL)))
