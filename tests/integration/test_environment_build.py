@@ -179,6 +179,14 @@ def test_built_once_then_reused_and_rebuilt_where_it_was_not_finished(tmp_path: 
     assert not (folder / "left-over").exists()
 
 
+def test_on_cpus_engines_sleep_where_they_would_yield(start: Start) -> None:
+    code, python, said = ended(start())
+    assert code == 0, said
+    ask = "import os; print(type(os.sched_yield).__name__, os.sched_yield())"
+    got = subprocess.run([python.strip(), "-c", ask], capture_output=True, text=True, check=True)
+    assert got.stdout == "function None\n"
+
+
 def test_a_second_builder_waits_and_takes_over_from_one_that_is_interrupted(index: Index, start: Start) -> None:
     index.hold = next(name for name in index.files if name.startswith("vllm"))
     first = start()

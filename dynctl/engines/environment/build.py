@@ -23,6 +23,13 @@ ENGINES = ("vllm", "dynamo")
 MARKER = "dynctl-environment.json"  # written last: without it an environment is not one
 ROOM_BYTES, ROOM_FACTOR = 2_000_000_000, 3.5  # room for: fixed part, and times the download
 SELDOM = r"/(tests?|testing)/|/transformers/models/|/site-packages/(pip|setuptools)/"  # compiled when first imported
+GENTLE = "import os, time; os.sched_yield = lambda sleep=time.sleep: sleep(0)\n"
+"""What the interpreter of an environment for CPUs runs at its start, as vLLM does by itself under Python 3.11.0.
+
+vLLM's workers call sched_yield without pause for a second after each message
+(vllm/distributed/device_communicators/shm_broadcast.py, 0.32), and NIXL's progress threads never rest. Where all of
+them share few cores, Linux 6.18 kept a worker from running for up to 48 s at a time.
+"""
 CHECK = """
 import importlib.metadata as metadata, json, torch, vllm, nixl._api
 if {cuda}:
@@ -37,7 +44,7 @@ print(json.dumps(versions))
 
 def environment_folder(engine: str, flavour: str, lock: Lock, python: str) -> Path:
     """Where the environment for this machine and that Python belongs."""
-    key = environment_key(lock.text, platform.machine(), python, cuda_major(flavour))
+    key = environment_key(lock.text, platform.machine(), python, cuda_major(flavour), _start_up(flavour))
     return cache_root() / "engines" / f"{engine}-{flavour}-{key}"
 
 
@@ -159,16 +166,22 @@ def _fill(folder: Path, flavour: str, lock: Lock, interpreter: str, progress: Pr
     wanted = sum(1 for line in lock.hashed.splitlines() if "==" in line)
     pip.install(["--require-hashes", "-r", str(requirements)], packages=wanted, download_bytes=expect)
     shutil.rmtree(scratch, ignore_errors=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    if start_up := _start_up(flavour):
+        (site / "dynctl.pth").write_text(start_up)
     progress.phase("byte code")
-    site = str(next(folder.glob("lib/python*/site-packages")))
     # Some packages carry files for other Pythons, that do not compile: the exit code says nothing.
     run_child(
-        [str(python), "-I", "-m", "compileall", "-q", "-q", "-j", "0", "-x", SELDOM, site],
+        [str(python), "-I", "-m", "compileall", "-q", "-q", "-j", "0", "-x", SELDOM, str(site)],
         on_line=lambda _: None,
         on_tick=lambda: progress.update(""),
         keep=(held,),
     )
     return python
+
+
+def _start_up(flavour: str) -> str:
+    return GENTLE if flavour == "cpu" else ""
 
 
 def _install_loose(pip: Pip, pin: str, progress: Progress) -> None:

@@ -42,7 +42,10 @@ def parse_lock(name: str, text: str) -> Lock:
     )
 
 
-def environment_key(lock: str, machine: str, python: str, cuda: int | None) -> str:
-    """Twelve hex digits that change with anything an environment depends on: lock, architecture, Python, CUDA major."""
-    parts = (lock, machine, python, str(cuda or "none"))
+def environment_key(lock: str, machine: str, python: str, cuda: int | None, start_up: str) -> str:
+    """Twelve hex digits that change with all that makes an environment.
+
+    That is its lock, architecture, Python, CUDA major and what its interpreter runs at its start.
+    """
+    parts = (lock, machine, python, str(cuda or "none"), start_up)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

@@ -89,10 +89,11 @@ def test_the_cuda_lock_is_for_one_cuda() -> None:
 
 
 def test_key_changes_with_each_thing_it_covers() -> None:
-    base = ("lock", "x86_64", "3.11", 13)
-    others = [("lock2", *base[1:]), ("lock", "aarch64", "3.11", 13), ("lock", "x86_64", "3.12", 13), (*base[:3], None)]
-    keys = {environment_key(*case) for case in [base, *others]}
-    assert len(keys) == 5
+    base = ("lock", "x86_64", "3.11", 13, "")
+    changed = ("lock2", "aarch64", "3.12", None, "import os")
+    others = [(*base[:at], value, *base[at + 1 :]) for at, value in enumerate(changed)]
+    keys = {environment_key(*case) for case in [base, *others]}  # type: ignore[arg-type]
+    assert len(keys) == 6
     assert all(len(key) == 12 for key in keys)
     assert environment_key(*base) in keys
 
