@@ -88,10 +88,11 @@ async def test_who_fails_is_cut_and_the_others_lose_nothing() -> None:
         ferry.close()
 
 
+@pytest.mark.parametrize("count", [FEW, MANY])
 @on_uvloop
-async def test_what_else_has_come_is_served_before_the_rest() -> None:
+async def test_what_else_has_come_is_served_before_the_rest(count: int) -> None:
     loop, ferry, order = asyncio.get_running_loop(), Ferry(), []
-    with pairs(MANY + 1) as ends:
+    with pairs(count + 1) as ends:
         (theirs, urgent), others = ends[0], ends[1:]
 
         class Slow(Read):
@@ -104,9 +105,41 @@ async def test_what_else_has_come_is_served_before_the_rest() -> None:
         for far, ours in others:
             ferry.board(ours.fileno(), Slow())
             far.send(b"a")
-        await until(lambda: order.count("chunk") == MANY)
+        await until(lambda: order.count("chunk") == count)
         ferry.close()
     assert order.index("urgent") <= 2
+
+
+@on_uvloop
+async def test_who_leaves_while_others_are_served_has_what_was_read_for_it_once() -> None:
+    loop, ferry = asyncio.get_running_loop(), Ferry()
+    with pairs(MANY + 1) as ends:
+        (theirs, urgent), others = ends[0], ends[1:]
+        readers, had = [Read() for _ in others], list[bytes]()
+
+        class First(Read):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                theirs.send(b"a")
+
+        def leave() -> None:
+            loop.remove_reader(urgent)
+            had.append(readers[-1].data)
+            ferry.leave(others[-1][1].fileno(), readers[-1])
+            had.append(readers[-1].data)
+
+        readers[0] = First()
+        loop.add_reader(urgent, leave)
+        for (far, ours), reader in zip(others, readers, strict=True):
+            ferry.board(ours.fileno(), reader)
+            far.send(b"a")
+        await until(lambda: all(reader.data for reader in readers))
+        others[-1][0].send(b"b")  # not the ferry's any more
+        others[0][0].send(b"b")
+        await until(lambda: readers[0].data == b"ab")
+        ferry.close()
+    assert had == [b"", b"a"]
+    assert [reader.data for reader in readers[1:]] == [b"a"] * (MANY - 1)
 
 
 @both_loops
