@@ -123,7 +123,7 @@ def _clear(registry: Registry, planes: Planes, say: Say) -> None:
             raise UsageError(
                 f"the namespace `{planes.namespace}` is in use",
                 where="control.namespace",
-                why=f"alive there: {', '.join(sorted(one.at for one in alive)[:6])}",
+                why=f"registered there: {_places(there)}; seen to be alive: {_places(alive)}",
                 fix="name another one, leave it out, or end who has it",
             )
         time.sleep(LOOK_S)
@@ -139,6 +139,10 @@ def _clear_after_the_dead(planes: Planes) -> Iterator[tuple[str, int]]:
             other = planes_of(plan)
             if other and planes.meets(other) and (count := clear(plan)):
                 yield run.name, count
+
+
+def _places(found: list[Registration]) -> str:
+    return ", ".join(sorted(one.at for one in found)[:6])
 
 
 def _is_renewed(registry: Registry, one: Registration, left: dict[int, int]) -> bool:

@@ -188,7 +188,10 @@ def test_two_runs_of_one_namespace_are_refused_by_name(home: Home, etcd: Outside
     done = home.run("up", "-d", home.topology(mockers(control, **more), file="second.yaml"), env=elsewhere)
     assert done.code == 2
     assert "the namespace `team-a` is in use" in done.error()["error"][0]
-    assert "backend at 127.0.0.1:" in done.error()["why"][0]
+    registered, alive = done.error()["why"][0].split("; seen to be alive: ")
+    assert "backend at 127.0.0.1:" in registered
+    assert "prefill at 127.0.0.1:" in registered
+    assert " at 127.0.0.1:" in alive  # whichever renewed its lease first
     assert serves(home)
 
 
