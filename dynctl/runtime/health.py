@@ -50,8 +50,11 @@ class Traffic(Protocol):
     def counts_canaries(self, process_id: str) -> bool:
         """Whether it must be told of canaries there."""
 
-    def canary(self, process_id: str, metrics: str | None) -> None:
-        """A canary's token came; the engine's metrics right after it, where they could be had."""
+    def canary_begins(self, process_id: str) -> None:
+        """A canary is sent there."""
+
+    def canary_ends(self, process_id: str, metrics: str | None, *, answered: bool) -> None:
+        """It has ended; the engine's metrics right after its token, where they could be had."""
 
 
 class HealthCheck:
@@ -140,12 +143,19 @@ class HealthCheck:
         canary = self._process.spec.probes.canary
         if canary is None:
             return None
-        problem = await self._ask(canary)
-        if not problem and self._traffic.counts_canaries(self._process.id):
-            self._traffic.canary(self._process.id, await self._metrics())
+        process_id, metrics, answered = self._process.id, None, False
+        if not self._traffic.counts_canaries(process_id):
+            return (await self._ask(canary))[1]
+        self._traffic.canary_begins(process_id)
+        try:
+            answered, problem = await self._ask(canary)
+            metrics = await self._metrics() if answered else None
+        finally:
+            self._traffic.canary_ends(process_id, metrics, answered=answered)
         return problem
 
-    async def _ask(self, canary: Canary) -> str | None:
+    async def _ask(self, canary: Canary) -> tuple[bool, str | None]:
+        """Whether its token came, and what is wrong with the engine."""
         counted: list[asyncio.Task[float | None]] = []
         # an engine that takes long over its canary may have a queue, where others come first: are their tokens made?
         slow = asyncio.get_running_loop().call_later(
@@ -158,13 +168,14 @@ class HealthCheck:
             if before is not None:
                 after = await self._tokens(canary.tokens)
                 if after is not None and after > before:
-                    return None  # busy with others' tokens
-            return f"no token: {error}"
+                    return False, None  # busy with others' tokens
+            return False, f"no token: {error}"
         finally:
             slow.cancel()
             for task in counted:
                 task.cancel()
-        return None if answer.status == 200 else f"no token: {canary.path} answers {answer.status}"
+        good = answer.status == 200
+        return good, None if good else f"no token: {canary.path} answers {answer.status}"
 
     async def _tokens(self, counter: str | None) -> float | None:
         """The engine's count of tokens, over its ranks; None when it does not say."""

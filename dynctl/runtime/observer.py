@@ -10,9 +10,10 @@ import httpx
 from dynctl.frontend.messages import Report, RequestRecord
 from dynctl.plan.values import Plan
 from dynctl.runtime.beat import last_beat
+from dynctl.telemetry.canaries import OF_CANARY
 from dynctl.telemetry.scrape import EngineSample, sample, totals
 from dynctl.telemetry.status import FrontendStatus, TtftStatus
-from dynctl.telemetry.window import OF_CANARY, EngineWindow, RequestWindow, split
+from dynctl.telemetry.window import EngineWindow, RequestWindow, split
 
 SCRAPE_S = 2.0
 
@@ -61,9 +62,15 @@ class Observer:
         """Whether a canary there adds to figures of the split: it computes a prompt, as prefill workers do."""
         return process_id in self._engines and self._plan.process(process_id).role != "decode"
 
-    def canary(self, process_id: str, metrics: str | None) -> None:
-        """A canary ended there; the engine's metrics right after it, where they could be had."""
-        self._engines[process_id].canary(totals(metrics, OF_CANARY) if metrics else None)
+    def canary_begins(self, process_id: str) -> None:
+        """A canary is sent there."""
+        if process_id in self._engines:
+            self._engines[process_id].canary_begins()
+
+    def canary_ends(self, process_id: str, metrics: str | None, *, answered: bool) -> None:
+        """It has ended; the engine's metrics right after its token, where they could be had."""
+        if process_id in self._engines:
+            self._engines[process_id].canary_ends(totals(metrics, OF_CANARY) if metrics else None, answered=answered)
 
     def proof(self, process_id: str, now: EngineSample | None, *, begins: bool) -> None:
         """A proof begins or ends there; `now`: its counters, where they can be read."""

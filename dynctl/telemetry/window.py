@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from dynctl.frontend.messages import RequestRecord
+from dynctl.telemetry.canaries import OF_CANARY, Canaries
 from dynctl.telemetry.scrape import COUNTERS, EngineSample
 from dynctl.telemetry.status import TtftStatus
 
 WINDOW_S = 60.0
 KEPT_RECORDS = 20_000
-OF_CANARY = ("queue_s", "queued", "prefill_s", "prefills")
-"""Counters that a request of one token, without a hand-over, adds to."""
 
 
 class EngineWindow:
@@ -26,19 +25,22 @@ class EngineWindow:
         self._samples: deque[EngineSample] = deque()
         self._seen: EngineSample | None = None  # as the engine counts, the newest
         self._own = EngineSample(at=0.0)
-        self._canaries = self._proofs = 0  # since then, and under way
-        self._canary: dict[str, float] | None = None  # what one adds
+        self._canaries = Canaries()
+        self._proofs = 0  # under way
 
     def add(self, taken: EngineSample) -> None:
         """Adds a sample; a counter that fell (the engine restarted) begins a new window."""
         if self._seen and any(getattr(taken, name) < getattr(self._seen, name) for name in COUNTERS):
             self._samples.clear()
-            self._own, self._canaries = EngineSample(at=0.0), 0
+            self._own = EngineSample(at=0.0)
+            self._canaries.start(_of_canary(taken))
         if self._proofs:
             self._disown(taken)
         else:
-            self._take_canaries({name: getattr(taken, name) for name in OF_CANARY})
+            self._disown_canaries(_of_canary(taken))
         self._seen = taken
+        if self._canaries.under_way and self._samples:
+            return  # it may be counted there already
         own = {name: getattr(taken, name) - getattr(self._own, name) for name in COUNTERS}
         buckets = _less(taken.itl_buckets, self._own.itl_buckets)
         self._samples.append(msgspec.structs.replace(taken, **own, itl_buckets=buckets))
@@ -57,28 +59,23 @@ class EngineWindow:
             own, seen = self._own, self._seen
             grown = {name: getattr(own, name) + getattr(taken, name) - getattr(seen, name) for name in COUNTERS}
             buckets = _sum(own.itl_buckets, _less(taken.itl_buckets, seen.itl_buckets))
-            self._own, self._canaries = msgspec.structs.replace(own, **grown, itl_buckets=buckets), 0
+            self._own = msgspec.structs.replace(own, **grown, itl_buckets=buckets)
+        self._canaries.start(_of_canary(taken))
 
-    def canary(self, now: Mapping[str, float] | None) -> None:
-        """A canary has just ended; `now`: the engine's counters (OF_CANARY) after it, where they could be read."""
-        if self._proofs:
-            return
-        self._canaries += 1
-        if now is not None:
-            self._take_canaries(now)
+    def canary_begins(self) -> None:
+        """A canary is sent there."""
+        self._canaries.begins()
 
-    def _take_canaries(self, now: Mapping[str, float]) -> None:
-        """Each counts as much as the last that were alone, and never more than the mean of what ended with it."""
-        seen, count = self._seen, self._canaries
-        if seen is None or not count or (ended := round(now["prefills"] - seen.prefills)) < count:
-            return  # nothing to compare with, nothing to be done, or they are counted late
-        self._seen, self._canaries = msgspec.structs.replace(seen, **now), 0
-        mean = {name: (now[name] - getattr(seen, name)) / ended for name in OF_CANARY}
-        if ended == count:
-            self._canary = mean
-        alone = self._canary or mean
-        added = {name: getattr(self._own, name) + count * min(alone[name], mean[name]) for name in OF_CANARY}
-        self._own = msgspec.structs.replace(self._own, **added)
+    def canary_ends(self, now: Mapping[str, float] | None, *, answered: bool) -> None:
+        """It has ended; `now`: the engine's counters (OF_CANARY) after it, where they could be read."""
+        self._canaries.ends(answered=answered and not self._proofs)
+        if now is not None and not self._proofs:
+            self._disown_canaries(now)
+
+    def _disown_canaries(self, now: Mapping[str, float]) -> None:
+        added = self._canaries.added(now)
+        own = {name: getattr(self._own, name) + value for name, value in added.items()}
+        self._own = msgspec.structs.replace(self._own, **own)
 
     def ends(self) -> tuple[EngineSample, EngineSample] | None:
         """The oldest and newest sample of the window; None until there are two."""
@@ -160,6 +157,10 @@ def median_of_buckets(before: Mapping[float, float], after: Mapping[float, float
             return lower + (bound - lower) * (half - below) / (count - below) if count > below else bound
         lower, below = bound, count
     return None
+
+
+def _of_canary(taken: EngineSample) -> dict[str, float]:
+    return {name: getattr(taken, name) for name in OF_CANARY}
 
 
 def _less(buckets: Mapping[float, float], others: Mapping[float, float]) -> dict[float, float]:

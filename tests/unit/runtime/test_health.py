@@ -34,7 +34,7 @@ class Engine:
         self.asked.append(name)
         assert dict(headers)[b"x-request-id"].startswith(CANARY_ID.encode())
         answer = self.answers[name]
-        if name == "metrics":
+        if name == "metrics" and not isinstance(answer, ClientError):
             return Response(200, [], f'up 1\ntokens_total{{engine="0"}} {answer.pop(0)}\n'.encode())
         if name == "completions" and isinstance(answer, ClientError):
             await asyncio.sleep(PERIOD_S / 2)  # longer than half of the limit: slow
@@ -48,7 +48,8 @@ class Seen:
 
     def __init__(self, worked_at: float, *, counts: bool = False) -> None:
         self._worked_at, self._counts = worked_at, counts
-        self.told: list[str | None] = []
+        self.under_way = False
+        self.told: list[tuple[str | None, bool]] = []
 
     def worked_at(self, _process: str) -> float:
         return self._worked_at
@@ -56,8 +57,14 @@ class Seen:
     def counts_canaries(self, _process: str) -> bool:
         return self._counts
 
-    def canary(self, _process: str, metrics: str | None) -> None:
-        self.told.append(metrics)
+    def canary_begins(self, _process: str) -> None:
+        assert not self.under_way
+        self.under_way = True
+
+    def canary_ends(self, _process: str, metrics: str | None, *, answered: bool) -> None:
+        assert self.under_way
+        self.under_way = False
+        self.told.append((metrics and metrics.split()[-1], answered))
 
 
 def look(engine: Engine, *, thorough: bool = False, worked_at: float = float("-inf")) -> str | None:
@@ -105,14 +112,19 @@ def test_a_slow_canary_is_forgiven_while_other_tokens_are_made() -> None:
     assert look(Engine(completions=LATE, metrics=[7, 8])) is None
 
 
-def test_the_figures_are_told_what_canaries_add_to_them() -> None:
-    engine, seen = Engine(metrics=[7]), Seen(float("-inf"), counts=True)
-    assert asyncio.run(check_of(engine, PERIOD_S, seen=seen).look(thorough=False)) is None
-    assert engine.asked == ["health", "completions", "metrics"]
-    assert [text and text.split()[-1] for text in seen.told] == ["7"]
-    engine, seen = Engine(completions=500), Seen(float("-inf"), counts=True)
-    assert asyncio.run(check_of(engine, PERIOD_S, seen=seen).look(thorough=False)) is not None
-    assert seen.told == []
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ({"metrics": [7]}, ("7", True)),
+        ({"metrics": LATE}, (None, True)),
+        ({"completions": 500}, (None, False)),
+        ({"completions": LATE, "metrics": [7, 8]}, (None, False)),
+    ],
+)
+def test_the_figures_are_told_what_canaries_add_to_them(answers: dict[str, Any], told: tuple[str | None, bool]) -> None:
+    seen = Seen(float("-inf"), counts=True)
+    asyncio.run(check_of(Engine(**answers), PERIOD_S, seen=seen).look(thorough=False))
+    assert seen.told == [told]
 
 
 def test_a_lack_of_file_descriptors_here_says_nothing_of_the_engine() -> None:

@@ -69,7 +69,8 @@ async def test_canaries_of_an_idle_time_are_none_of_the_window() -> None:
         now = text(0, 0.0)
         await observer.scrape(http)
         for number in range(1, 900):
-            observer.canary("prefill-0", text(number, number * 0.01))
+            observer.canary_begins("prefill-0")
+            observer.canary_ends("prefill-0", text(number, number * 0.01), answered=True)
         record = RequestRecord(id="a", at=0, path="/v1/completions", mode="disaggregated", status=200, streamed=True)
         observer.take(Report(requests=(record,), requests_total=1))
         now = text(900, 10.99)

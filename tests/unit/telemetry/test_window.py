@@ -76,40 +76,17 @@ def test_an_engine_that_restarted_begins_a_new_window(counter: str) -> None:
     assert getattr(ends[1], counter) - getattr(ends[0], counter) == 1.5
 
 
-def counted(prefills: float, prefill_s: float) -> dict[str, float]:
-    return {"prefills": prefills, "prefill_s": prefill_s, "queued": prefills, "queue_s": 0.0}
-
-
 def grown(made: EngineWindow, *names: str) -> list[float]:
     ends = made.ends()
     assert ends is not None
     return [round(getattr(ends[1], name) - getattr(ends[0], name), 9) for name in names]
 
 
-def test_canaries_do_not_count() -> None:
-    made = window(at(1, **counted(10, 5.0)))
-    made.canary(counted(11, 5.1))
-    made.canary(None)
-    made.canary(counted(13, 5.3))
-    made.canary(counted(13, 5.3))  # counted late
-    made.add(at(2, **counted(15, 9.4)))
-    assert grown(made, "prefills", "queued", "prefill_s") == [1, 1, 4]
-    made.canary(counted(17, 12.5))  # with a user's of 3 s
-    made.add(at(3, **counted(17, 12.5)))
-    assert grown(made, "prefills", "prefill_s") == [2, 7]
-
-
-def test_a_canary_that_was_never_alone_counts_as_the_mean() -> None:
-    made = window(at(1, **counted(10, 5.0)))
-    made.canary(counted(14, 9.0))
-    made.add(at(2, **counted(14, 9.0)))
-    assert grown(made, "prefills", "prefill_s") == [3, 3]
-
-
 def test_what_happened_while_a_pair_was_proven_does_not_count() -> None:
     made = window(at(1, transfers=1, itl_buckets={0.1: 1, INF: 1}))
     made.proof(at(3, transfers=3, itl_buckets={0.1: 3, INF: 4}), begins=True)
-    made.canary(counted(1, 1.0))
+    made.canary_begins()
+    made.canary_ends({"prefills": 1, "prefill_s": 1.0, "queued": 1, "queue_s": 0.0}, answered=True)
     made.add(at(3.5, transfers=4, itl_buckets={0.1: 3, INF: 5}))
     made.proof(at(4, transfers=9, itl_buckets={0.1: 9, 0.2: 11, INF: 11}), begins=False)
     made.add(at(5, transfers=10, itl_buckets={0.1: 9, 0.2: 12, INF: 13}))
@@ -117,14 +94,6 @@ def test_what_happened_while_a_pair_was_proven_does_not_count() -> None:
     old, new = made.ends() or (at(0), at(0))
     buckets = {bound: count - old.itl_buckets.get(bound, 0) for bound, count in new.itl_buckets.items()}
     assert buckets == {0.1: 2, 0.2: 1, INF: 5}
-
-
-def test_a_restart_forgets_what_was_dynctls_own() -> None:
-    made = window(at(1, **counted(1, 1)))
-    made.canary(counted(5, 2))
-    made.add(at(3, **counted(0, 0)))
-    made.add(at(4, **counted(2, 1)))
-    assert grown(made, "prefills") == [2]
 
 
 def test_gauges_may_fall() -> None:
