@@ -94,7 +94,8 @@ class Proving:
                 await await_end(worker)
                 await self._reach(client, worker)
                 try:
-                    await client.complete("Hi", route=worker, salt=worker, max_tokens=1)
+                    async with apart(client, self._counts, [worker]):
+                        await client.complete("Hi", route=worker, salt=worker, max_tokens=1)
                 except ProofError as error:
                     raise RuntimeFailure(f"{worker} does not answer: {error}", where=f"process {worker}") from error
                 self._events.add("gate", "answers through the frontend", process=worker)
@@ -123,7 +124,8 @@ class Proving:
         """Compares tokens over a covering set of pairs. RuntimeFailure when an exact model's tokens differ."""
         decodes = {pair.to: pair for pair in reversed(self._plan.transport.pairs)}
         results = []
-        async with client_of(self._plan, self._token, self.asked) as client:
+        ends = {end for pair in decodes.values() for end in (pair.from_, pair.to)}
+        async with client_of(self._plan, self._token, self.asked) as client, apart(client, self._counts, ends):
             for pair in decodes.values():
                 moving = mover(pair, self._plan.transport.direction)
                 try:

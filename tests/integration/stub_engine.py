@@ -140,8 +140,9 @@ class StubEngine:
             for writer in tuple(self._writers):
                 writer.transport.abort()
             await self._server.wait_closed()
-            while self._writers:
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(10):
+                while self._writers:
+                    await asyncio.sleep(0.001)
             self._server = None
 
     def close_connections(self) -> None:

@@ -86,6 +86,14 @@ def test_canaries_and_proofs_are_in_no_figure(home: Home) -> None:
     assert figure("another word " * 30) > 0.8 * SLOW_MS
 
 
+def test_what_verification_computes_is_in_no_figure(home: Home) -> None:
+    home.up(None, "--verify")
+    home.control(prefill={"prefill_delay_ms": SLOW_MS})
+    assert list(home.stream("a first word " * 30))[-1] == "[DONE]"
+    known = home.await_status(lambda s: s["ttft_ms"]["window"]["prefill_compute"] is not None, "the figure")
+    assert known["ttft_ms"]["window"]["prefill_compute"] > 0.8 * SLOW_MS
+
+
 def test_each_request_has_a_line(home: Home) -> None:
     watching = home.start("up", home.topology(), "--verbose")
     watching.says(f"{home.name} is ready")
