@@ -68,6 +68,7 @@ class Metrics:
         self._legs: Counter[tuple[str, str, str]] = Counter()
         self._leg_seconds: dict[tuple[str, str], Histogram] = {}
         self._requests: Counter[tuple[str, str, str]] = Counter()
+        self._directed: Counter[str] = Counter()
         self._degraded: Counter[str] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._budget_exhausted = 0
@@ -86,12 +87,15 @@ class Metrics:
         self._registry.register(collector)
 
     def finished(self, record: RequestRecord, path_label: str) -> None:
-        """Count a finished request; directed ones stay out of TTFT."""
+        """Count a finished request; directed ones, dynctl's own proofs, are none of the users'."""
+        if record.directed:
+            self._directed[str(record.status)] += 1
+            return
         self.requests_total += 1
         if record.status >= 500 or (record.error is not None and record.status < 400):
             self.errors_total += 1
         self._requests[path_label, record.mode, str(record.status)] += 1
-        if record.directed or record.ttft_ms is None:
+        if record.ttft_ms is None:
             return
         for part in _PARTS:
             value_ms: float | None = getattr(record, part)
@@ -150,6 +154,10 @@ class Metrics:
         for labels, count in self._requests.items():
             requests.add_metric(labels, count)
         yield requests
+        directed = CounterMetricFamily("dynctl_directed_requests", "Dynctl's own proofs of pairs", labels=["status"])
+        for status, count in self._directed.items():
+            directed.add_metric([status], count)
+        yield directed
         yield GaugeMetricFamily("dynctl_requests_in_flight", "Requests under way", value=self.in_flight)
         yield from self._collect_legs()
         yield from self._collect_retries()

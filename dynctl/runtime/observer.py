@@ -87,12 +87,15 @@ class Observer:
         return self.news()
 
     async def scrape(self, http: httpx.AsyncClient) -> None:
-        """One round over all engines, if requests ended since the last but one: engines count a little late."""
+        """One round over all engines, if requests ended since the last but one: engines count a little late.
+
+        Else over those of which nothing is known yet: what they count next is to be a user's.
+        """
         total = self._report.requests_total
-        if self._scraped == (total, total):
-            return
+        idle = self._scraped == (total, total)
         self._scraped = (self._scraped[1], total)
-        await asyncio.gather(*(self._scrape(http, process_id) for process_id in self._engines))
+        asked = [process_id for process_id, window in self._engines.items() if window.is_new or not idle]
+        await asyncio.gather(*(self._scrape(http, process_id) for process_id in asked))
 
     async def _scrape(self, http: httpx.AsyncClient, process_id: str) -> None:
         if process_id not in self._engines:

@@ -28,6 +28,11 @@ class EngineWindow:
         self._canaries = Canaries()
         self._proofs = 0  # under way
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of the engine is known yet."""
+        return self._seen is None
+
     def add(self, taken: EngineSample) -> None:
         """Adds a sample; a counter that fell (the engine restarted) begins a new window."""
         if self._seen and any(getattr(taken, name) < getattr(self._seen, name) for name in COUNTERS):

@@ -47,6 +47,32 @@ async def test_idle_engines_are_left_alone() -> None:
     assert counter["scrapes"] <= 2 * workers
 
 
+async def test_the_first_request_counts_whenever_the_engine_has_come() -> None:
+    """Also where nothing was asked of it before, as of an aggregated worker, or of one that was started anew."""
+    observer, answer = Observer(made()), httpx.Response(503)
+    name = "vllm:request_prefill_time_seconds"
+
+    def counted(prefills: int) -> httpx.Response:
+        return httpx.Response(200, text=f'{name}_count{{engine="0"}} {prefills}\n{name}_sum{{engine="0"}} {prefills}\n')
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer)) as http:
+        for _ in range(4):
+            await observer.scrape(http)
+        for requests in (1, 2):
+            answer = counted(0)
+            await observer.scrape(http)
+            record = RequestRecord(
+                id="a", at=0, path="/v1/completions", mode="disaggregated", status=200, streamed=True
+            )
+            observer.take(Report(requests=(record,), requests_total=requests))
+            answer = counted(1)
+            await observer.scrape(http)
+            assert observer.ttft().window["prefill_compute"] == pytest.approx(1000)
+            await observer.scrape(http)
+            for worker in ("prefill-0", "decode-0"):
+                observer.restarted(worker)
+
+
 async def test_figures_are_told_while_there_are_requests_and_once_after_them() -> None:
     observer = Observer(made())
     assert observer.news() is not None
