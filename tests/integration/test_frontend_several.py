@@ -16,7 +16,7 @@ from frontend_harness import BODY, bound, on_uvloop, until
 from frontend_process import frontend
 from several_harness import ANSWER, DONE, ask, clients, counted, held, ready, siblings
 from stub_engine import StubEngine, prefill_reply, stream, text_event
-from test_frontend_process import Supervisor, table
+from supervisor_harness import Supervisor, table
 
 from dynctl.frontend.messages import WorkerEntry, WorkerTable
 
