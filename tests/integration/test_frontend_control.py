@@ -48,7 +48,7 @@ async def test_the_supervisor_feeds_the_router_and_hears_of_requests(tmp_path: P
         assert [record.directed for record in supervisor.records].count(True) == 1
         await until(lambda: supervisor.reports[-1].in_flight == 0)
         last = supervisor.reports[-1]
-        assert (last.requests_total, last.errors_total, last.health) == (4, 2, "ok")
+        assert (last.requests_total, last.errors_total, last.health) == (3, 2, "ok")
         supervisor.push(WindowFigures(figures={"transfer": 6.5, "first_decode": None}))
         supervisor.say(b'{"op":"from the future"}\n{nonsense\n')
         await until(lambda: router.said("not understood"))

@@ -48,8 +48,9 @@ def test_metrics_text() -> None:
     metrics.in_flight = 3
     seen = samples(metrics)
     labels = {"path": "/v1/completions", "mode": "disaggregated"}
-    assert seen["dynctl_requests_total", frozenset({**labels, "status": "200"}.items())] == 2
+    assert seen["dynctl_requests_total", frozenset({**labels, "status": "200"}.items())] == 1
     assert seen["dynctl_requests_total", frozenset({**labels, "status": "502"}.items())] == 1
+    assert seen["dynctl_directed_requests_total", frozenset({("status", "200")})] == 1
     assert seen["dynctl_requests_in_flight", frozenset()] == 3
     mode = frozenset({("mode", "disaggregated")})
     for name, total in (("ttft", 0.1), ("ttft_queue", 0.001), ("ttft_prefill", 0.04), ("ttft_handover", 0.059)):
@@ -64,7 +65,7 @@ def test_metrics_text() -> None:
     assert seen["dynctl_workers", frozenset({("role", "prefill"), ("state", "down")})] == 1
     assert seen["dynctl_degraded", frozenset()] == 1
     assert seen["dynctl_degraded_requests_total", frozenset({("reason", "no_prefill")})] == 1
-    assert (metrics.requests_total, metrics.errors_total) == (3, 1)
+    assert (metrics.requests_total, metrics.errors_total) == (2, 1)
 
 
 def test_outbox_reports_changes_once_and_keeps_what_did_not_get_through() -> None:
