@@ -23,6 +23,7 @@ from tests.integration.command import has_ended, until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 CLIENTS = 2
+PAUSE_S = 1.0  # engines start beside them, on the same few cores
 LONG_TOKENS = 1500
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "A long tale", "max_tokens": LONG_TOKENS, "ignore_eos": True}
 
@@ -45,6 +46,7 @@ def load(run: Deployment) -> Iterator[list[Answer]]:
             turn += 1
             prompt = PROMPTS[turn % len(PROMPTS)]
             answers.append(complete(prompt, salt=f"{number}.{turn}", url=run.url, stream=number % 2 == 0))
+            over.wait(PAUSE_S)
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         clients = [threads.submit(ask, number) for number in range(CLIENTS)]

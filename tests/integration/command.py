@@ -19,7 +19,7 @@ PATIENCE_S = 120.0
 T = dict[str, Any]
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S, pause_s: float = 0.02) -> Any:
     """The first true value of `condition`; AssertionError naming `what` when none comes in time."""
     end = time.monotonic() + timeout_s
     while True:
@@ -27,7 +27,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S
         if found:
             return found
         assert time.monotonic() < end, f"did not happen within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -41,6 +41,11 @@ def test_a_worker_of_another_node_is_drained_and_taken_in_again(make_home: MakeH
         two.ready("a", "b")
         for home in two.homes.values():
             home.control(decode={"token_delay_ms": 300})
+
+        def served() -> int:
+            return len(two.homes["b"].requests("decode"))
+
+        before = served()
         streams = [two.first.stream(f"a long answer {number}", max_tokens=60) for number in range(2)]
         for stream in streams:
             next(stream)
@@ -51,9 +56,9 @@ def test_a_worker_of_another_node_is_drained_and_taken_in_again(make_home: MakeH
         for home in two.homes.values():
             home.control()
         assert [list(stream)[-1] for stream in streams] == ["[DONE]", "[DONE]"]
-        served = len(two.homes["b"].requests("decode"))
+        until(lambda: served() == before + 1, "its stream is recorded")
         assert [two.first.ask(f"question {number}").status_code for number in range(4)] == [200] * 4
-        assert len(two.homes["b"].requests("decode")) == served
+        assert served() == before + 1
         done = two.first.run("drain", two.first.name, "decode-1", "--undo")
         assert done.code == 0, done.err
         two.await_status("a", lambda s: s["state"] == "ready", "it is in again")
